@@ -1,0 +1,1 @@
+"""The HTTP service and the web page. Reads what `indexer` wrote; never imports it."""

@@ -1,0 +1,1 @@
+"""Offline work: import, split, train, build, evaluate; and the command line that drives it."""

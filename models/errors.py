@@ -1,0 +1,91 @@
+"""Every error that voucher raises on purpose.
+
+    VoucherError
+    ├── InvalidImage            the image cannot be used
+    │   ├── UnreadableImage     not an image, truncated, or of a format that is not accepted
+    │   └── ImageTooLarge       too many bytes or pixels
+    ├── InvalidConfig           a setting, run config or option is wrong
+    ├── InvalidDataset          the folder or manifest to import is wrong
+    ├── InsufficientData        too few images, species or photos for what was asked
+    ├── InvalidCheckpoint       a weights file does not fit the network
+    ├── UnknownSpecies          no such species in the catalogue or index
+    ├── UnknownSheet            no such sheet in the catalogue
+    ├── CatalogueError          the catalogue cannot be read or written
+    ├── DeviceUnavailable       the device that was asked for is not there
+    ├── BundleError             an artifact cannot be served
+    │   ├── BundleMissing       nothing has been built or activated yet
+    │   ├── BundleCorrupt       a file is missing, changed or of another version
+    │   └── EmbeddingSpaceMismatch   vectors of two networks would be compared
+    └── ServiceOverloaded       the queue is full; try again later
+
+A message says what was expected, what was found and how to mend it. It never holds image bytes,
+a location or a client's file name.
+"""
+
+
+class VoucherError(Exception):
+    """Base of all errors that are raised on purpose."""
+
+
+class InvalidImage(VoucherError):
+    """The image cannot be used."""
+
+
+class UnreadableImage(InvalidImage):
+    """Not an image, truncated, or of a format that is not accepted."""
+
+
+class ImageTooLarge(InvalidImage):
+    """Too many bytes or too many pixels."""
+
+
+class InvalidConfig(VoucherError):
+    """A setting, run config or command line option is wrong."""
+
+
+class InvalidDataset(VoucherError):
+    """The folder or manifest to import is wrong as a whole; nothing was imported."""
+
+
+class InsufficientData(VoucherError):
+    """There are too few images, species or photos for what was asked."""
+
+
+class InvalidCheckpoint(VoucherError):
+    """A weights file does not fit the network it is meant for."""
+
+
+class UnknownSpecies(VoucherError):
+    """No such species in the catalogue or in the index."""
+
+
+class UnknownSheet(VoucherError):
+    """No such sheet in the catalogue."""
+
+
+class CatalogueError(VoucherError):
+    """The catalogue cannot be read or written."""
+
+
+class DeviceUnavailable(VoucherError):
+    """The device that was asked for is not on this machine."""
+
+
+class BundleError(VoucherError):
+    """An artifact cannot be served."""
+
+
+class BundleMissing(BundleError):
+    """Nothing has been built or activated yet."""
+
+
+class BundleCorrupt(BundleError):
+    """A file of an artifact is missing, changed or of a version that is not understood."""
+
+
+class EmbeddingSpaceMismatch(BundleError):
+    """Vectors of two different networks or preprocessings would have been compared."""
+
+
+class ServiceOverloaded(VoucherError):
+    """More work is waiting than may wait."""
