@@ -93,14 +93,14 @@ class GateDecision:
 class Candidate:
     """One possible species.
 
-    `probability` is 0 … 1 and sums to at most one over the candidates; `similarity` is the cosine
-    between the photo and the species' prototype, -1 … 1; `has_field_photos` tells whether field photos
-    of this species were in training (without them probabilities are less certain).
+    `probability` is 0 … 1 and sums to at most one over the candidates; `similarity` is the cosine between the
+    photo and the species' prototype, -1 … 1, None for a species without sheets; `has_field_photos` tells whether
+    field photos of this species were in training (without them probabilities are less certain).
     """
 
     species: Species
     probability: float
-    similarity: float
+    similarity: float | None
     has_field_photos: bool
     in_classifier: bool
     sheets: tuple[SheetMatch, ...] = ()
@@ -108,7 +108,7 @@ class Candidate:
     def __post_init__(self) -> None:
         if not 0.0 <= self.probability <= 1.0:
             raise ValueError(f"probability outside 0 … 1: {self.probability}")
-        if not -1.001 <= self.similarity <= 1.001:
+        if self.similarity is not None and not -1.001 <= self.similarity <= 1.001:
             raise ValueError(f"cosine similarity outside -1 … 1: {self.similarity}")
 
 

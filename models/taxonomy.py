@@ -75,9 +75,7 @@ class Taxonomy:
         try:
             return self._position[species_id]
         except KeyError:
-            raise UnknownSpecies(
-                f"species {species_id!r} is not among the {len(self)} species of this model"
-            ) from None
+            raise UnknownSpecies(f"species {species_id!r} is not among the {len(self)} species of this model") from None
 
     def at(self, class_index: ClassIndex) -> Species:
         """Species of a column. Raises `IndexError` outside ``0 … len - 1``."""

@@ -1,0 +1,104 @@
+"""Middleware that bounds the body of every request: its bytes, counted as they come, and its time."""
+
+import asyncio
+import contextlib
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.error_responses import BodyTimeout, RequestTooLarge, problem_for
+
+MEBIBYTE = 1024 * 1024
+
+LINGER_SECONDS = 1.0
+"""How long the rest of a refused body is read and thrown away before the answer. A connection that is
+closed with unread bytes is reset, and a browser then shows no answer at all."""
+
+
+class BodyLimits:
+    """Cuts a body off at `max_bytes` (413) and after `timeout_seconds` (408).
+
+    A Content-Length is not believed: a chunked body has none. Errors are raised from the `receive` that
+    the application calls, and answered here when the application lets them through.
+    """
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int, timeout_seconds: float) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+        self._timeout_seconds = timeout_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, its body limited."""
+        if scope["type"] != "http" or not _has_body(Headers(scope=scope)):
+            await self._app(scope, receive, send)
+            return
+        body = _LimitedBody(scope, receive, self._max_bytes, self._timeout_seconds)
+
+        async def send_after_the_body(message: Message) -> None:
+            if message["type"] == "http.response.start" and not body.is_complete:
+                await body.discard_rest()
+                if not body.is_complete:
+                    MutableHeaders(scope=message)["Connection"] = "close"
+            await send(message)
+
+        if body.announced_bytes > self._max_bytes:
+            request_id = str(scope.get("state", {}).get("request_id", ""))
+            await problem_for(body.too_large(), request_id)(scope, receive, send_after_the_body)
+            return
+        await self._app(scope, body.receive, send_after_the_body)
+
+
+def _has_body(headers: Headers) -> bool:
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+
+
+class _LimitedBody:
+    """The body of one request, counted."""
+
+    def __init__(self, scope: Scope, receive: Receive, max_bytes: int, timeout_seconds: float) -> None:
+        headers = Headers(scope=scope)
+        announced = headers.get("content-length", "0")
+        self.announced_bytes = int(announced) if announced.isdecimal() else 0
+        self.is_complete = False
+        self._awaits_continue = "expect" in headers
+        self._receive = receive
+        self._max_bytes = max_bytes
+        self._timeout_seconds = timeout_seconds
+        self._deadline: float | None = None
+        self._received_bytes = 0
+
+    def too_large(self) -> RequestTooLarge:
+        return RequestTooLarge(
+            f"expected at most {self._max_bytes / MEBIBYTE:.0f} MiB in one request, found more; "
+            "send fewer or smaller photos"
+        )
+
+    async def receive(self) -> Message:
+        """Next message. Raises `RequestTooLarge` and `BodyTimeout`."""
+        if self.is_complete:
+            return await self._receive()
+        if self._deadline is None:
+            self._deadline = asyncio.get_running_loop().time() + self._timeout_seconds
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                message = await self._receive()
+        except TimeoutError:
+            raise BodyTimeout(
+                f"expected the whole request within {self._timeout_seconds:.0f} seconds; "
+                "send fewer or smaller photos, or use a faster connection"
+            ) from None
+        self._received_bytes += len(message.get("body", b""))
+        self.is_complete = not message.get("more_body", False)
+        if self._received_bytes > self._max_bytes:
+            raise self.too_large()
+        return message
+
+    async def discard_rest(self) -> None:
+        """Read on for a moment without keeping anything."""
+        if self._awaits_continue and self._received_bytes == 0:
+            return  # reading would make the server ask for the body
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_SECONDS):
+                while not self.is_complete:
+                    message = await self._receive()
+                    self.is_complete = not message.get("more_body", False)

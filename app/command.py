@@ -1,0 +1,33 @@
+"""The console command `voucher serve`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.serve import serve
+from app.settings import load_settings
+from models.errors import VoucherError
+
+
+def serve_command(
+    home: Annotated[
+        Path, typer.Option(envvar="VOUCHER_HOME", help="Folder with the catalogue, images and bundles.")
+    ] = Path("voucher-home"),
+    host: Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one. [default: 8000]")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda:N. [default: auto]")] = None,
+) -> None:
+    """Serve the web page and the HTTP API.
+
+    The active bundle of the home is loaded when the service starts. Limits are set with VOUCHER_
+    environment variables, e.g. VOUCHER_MAX_UPLOAD_BYTES.
+    """
+    try:
+        settings = load_settings(home=home, host=host, port=port, device=device)
+        serve(settings, announce=lambda address: typer.echo(f"voucher is at {address}  (Ctrl-C stops it)"))
+    except VoucherError as error:
+        typer.echo(f"voucher serve: {error}", err=True)
+        raise typer.Exit(2) from None

@@ -1,0 +1,179 @@
+"""Exceptions become RFC 9457 problem documents here, and nowhere else: one table."""
+
+import logging
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from models.errors import (
+    BundleError,
+    CatalogueError,
+    ImageTooLarge,
+    InvalidImage,
+    ServiceOverloaded,
+    UnknownSheet,
+    UnknownSpecies,
+    VoucherError,
+)
+
+logger = logging.getLogger(__name__)
+
+PROBLEM_MEDIA_TYPE = "application/problem+json"
+
+
+class RequestRefused(VoucherError):
+    """The request itself is wrong; the message tells its sender how."""
+
+
+class MalformedRequest(RequestRefused):
+    """The body is not the multipart form that its head announces."""
+
+
+class UnacceptableForm(RequestRefused):
+    """A form field is missing, unknown, out of range or there too often."""
+
+
+class UnsupportedUpload(RequestRefused):
+    """The body, or a photo in it, is of a media type that is not accepted."""
+
+
+class RequestTooLarge(RequestRefused):
+    """The body has more bytes than are accepted."""
+
+
+class BodyTimeout(RequestRefused):
+    """The body did not arrive in time."""
+
+
+class ClientGone(RequestRefused):
+    """The client closed the connection before it had its answer."""
+
+
+class AnswerTimeout(VoucherError):
+    """The answer was not ready in time."""
+
+
+class NotReady(VoucherError):
+    """There is nothing to answer from: no catalogue or no bundle could be loaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """How one kind of exception is answered; `tells` says whether its message goes to the client."""
+
+    status: int
+    slug: str
+    title: str
+    tells: bool = True
+    retry_after_seconds: int | None = None
+
+
+TABLE: dict[type[Exception], Row] = {
+    MalformedRequest: Row(400, "malformed-request", "The request cannot be read"),
+    UnknownSpecies: Row(404, "unknown-species", "There is no such species"),
+    UnknownSheet: Row(404, "unknown-sheet", "There is no such sheet"),
+    BodyTimeout: Row(408, "upload-too-slow", "The upload took too long"),
+    RequestTooLarge: Row(413, "request-too-large", "The upload is too large"),
+    ImageTooLarge: Row(413, "image-too-large", "The photo is too large"),
+    UnsupportedUpload: Row(415, "unsupported-upload", "The upload is not of an accepted type"),
+    InvalidImage: Row(422, "unreadable-image", "The photo cannot be used"),
+    UnacceptableForm: Row(422, "invalid-form", "The form is not as expected"),
+    # Nobody reads this answer; the number (nginx's) is for the log of a proxy.
+    ClientGone: Row(499, "client-gone", "The client closed the connection"),
+    CatalogueError: Row(500, "catalogue-error", "The catalogue cannot be read", tells=False),
+    NotReady: Row(503, "not-ready", "The service is not ready", retry_after_seconds=30),
+    BundleError: Row(503, "bundle-error", "The service cannot identify plants now", retry_after_seconds=30),
+    ServiceOverloaded: Row(503, "overloaded", "The service is busy", retry_after_seconds=2),
+    AnswerTimeout: Row(503, "answer-timeout", "The answer took too long", retry_after_seconds=5),
+}
+"""Looked up along the exception's classes, the closest first."""
+
+UNEXPECTED = Row(500, "internal-error", "Something went wrong in the service", tells=False)
+
+
+def row_for(error: Exception) -> Row:
+    """Row of the closest class of `error` in `TABLE`, or `UNEXPECTED`."""
+    for kind in type(error).__mro__:
+        if kind in TABLE:
+            return TABLE[kind]
+    return UNEXPECTED
+
+
+def problem(
+    status: int,
+    slug: str,
+    title: str,
+    detail: str,
+    request_id: str,
+    headers: dict[str, str] | None = None,
+    **members: Any,
+) -> JSONResponse:
+    """Problem document with `members` as its extension members."""
+    content = {
+        "type": f"urn:voucher:problem:{slug}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "request_id": request_id,
+        **members,
+    }
+    return JSONResponse(content, status, headers=headers, media_type=PROBLEM_MEDIA_TYPE)
+
+
+def request_id_of(request: Request) -> str:
+    """Request id that the outermost middleware gave to this request."""
+    return str(request.scope.get("state", {}).get("request_id", ""))
+
+
+def problem_for(error: Exception, request_id: str) -> JSONResponse:
+    """Problem document for any exception; a message that is not meant for the client goes to the log only."""
+    row = row_for(error)
+    if row.tells:
+        detail = str(error)
+    else:
+        logger.error("request %s failed", request_id, exc_info=error)
+        detail = f"The service has logged what happened. Name request {request_id} when you report it."
+    headers: dict[str, str] = {}
+    if row.retry_after_seconds is not None:
+        headers["Retry-After"] = str(row.retry_after_seconds)
+    return problem(row.status, row.slug, row.title, detail, request_id, headers)
+
+
+async def _on_voucher_error(request: Request, error: Exception) -> JSONResponse:
+    return problem_for(error, request_id_of(request))
+
+
+async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
+    """Starlette's own errors: no such address, wrong method."""
+    assert isinstance(error, HTTPException)
+    title = HTTPStatus(error.status_code).phrase
+    details = {
+        404: "There is nothing at this address.",
+        405: f"The method {request.method} is not possible here.",
+    }
+    detail = details.get(error.status_code, str(error.detail))
+    headers = dict(error.headers) if error.headers else None
+    return problem(error.status_code, f"http-{error.status_code}", title, detail, request_id_of(request), headers)
+
+
+async def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
+    """Path and query parameters that FastAPI refused; what was sent is not repeated."""
+    assert isinstance(error, RequestValidationError)
+    faults = [
+        {"parameter": ".".join(str(part) for part in fault["loc"][1:]), "message": str(fault["msg"])}
+        for fault in error.errors()
+    ]
+    detail = "; ".join(f"{fault['parameter']}: {fault['message']}" for fault in faults)
+    return problem(422, "invalid-parameter", "A parameter is not valid", detail, request_id_of(request), errors=faults)
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Make every expected error of `app` a problem document; `RequestContext` answers the unexpected."""
+    app.add_exception_handler(VoucherError, _on_voucher_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)

@@ -1,0 +1,51 @@
+"""uvicorn's HTTP protocol with a deadline for the head of a request."""
+
+import asyncio
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+
+def protocol_with_head_deadline(seconds: float) -> type[H11Protocol]:
+    """H11 protocol that closes a connection whose request head is not complete after `seconds`.
+
+    uvicorn waits for a head for ever: clients that send a byte now and then hold their connections
+    until there are none left. The clock starts with the connection and with each further request; bytes
+    that trickle in do not stop it.
+    """
+
+    class DeadlineProtocol(H11Protocol):
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named)
+            self._head_timer: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._start_timer()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self.conn.their_state is not h11.IDLE:
+                self._stop_timer()
+            elif self._head_timer is None:
+                self._start_timer()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._stop_timer()
+            super().connection_lost(exc)
+
+        def _start_timer(self) -> None:
+            self._head_timer = self.loop.call_later(seconds, self._on_timeout)
+
+        def _stop_timer(self) -> None:
+            if self._head_timer is not None:
+                self._head_timer.cancel()
+                self._head_timer = None
+
+        def _on_timeout(self) -> None:
+            self._head_timer = None
+            if not self.transport.is_closing() and self.conn.their_state is h11.IDLE:
+                self.transport.close()
+
+    return DeadlineProtocol

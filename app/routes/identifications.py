@@ -1,0 +1,131 @@
+"""`POST /v1/identifications`: photos of one plant in, candidates and their sheets out."""
+
+import logging
+import time
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.concurrency import run_in_threadpool
+
+from app.dependencies import ServingDependency, SettingsDependency, UploadBudgetDependency
+from app.error_responses import request_id_of
+from app.identification_form import FORM_SCHEMA, read_options
+from app.routes.documented_errors import problems
+from app.routes.sheets import image_url, thumbnail_url
+from app.schemas import CandidateBody, DecisionBody, IdentificationBody, SheetEvidence
+from app.uploads import UploadLimits, read_upload
+from models.catalogue import Catalogue
+from models.errors import UnknownSheet
+from models.retrieval import Candidate, Identification, SheetMatch
+
+logger = logging.getLogger(__name__)
+
+router = APIRouter(tags=["identifications"])
+
+REQUEST_BODY: dict[str, Any] = {
+    "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": FORM_SCHEMA}}}
+}
+
+
+@router.post(
+    "/v1/identifications",
+    summary="Identify one plant from 1–5 photos of it",
+    responses=problems(400, 408, 413, 415, 422, 503),
+    openapi_extra=REQUEST_BODY,
+)
+async def create_identification(
+    request: Request, settings: SettingsDependency, serving: ServingDependency, budget: UploadBudgetDependency
+) -> IdentificationBody:
+    """Candidates by falling probability, who decided and why, and the sheets that vouch for each candidate.
+
+    Photos are JPEG, PNG, WebP or TIFF. They are held in memory for the answer and never stored; what
+    they tell of place and camera is not read.
+    """
+    bundle = serving.bundle
+    bundle.queue.refuse_when_full()
+    limits = UploadLimits(settings.max_photos, settings.max_upload_bytes)
+    with budget.share() as share:
+        form = await read_upload(request.headers, request.receive, limits, share)
+        options = read_options(form.texts, photo_count=len(form.photos))
+        started = time.perf_counter()
+        identification = await bundle.queue.identify(
+            form.photos,
+            top_k=options.top_k,
+            sheets_per_candidate=options.sheets_per_candidate,
+            client_gone=lambda: _client_gone(request),
+        )
+    candidates = await run_in_threadpool(_candidates, serving.collection.catalogue, identification)
+    milliseconds = 1000 * (time.perf_counter() - started)
+    body = _body(identification, candidates, request_id_of(request), milliseconds)
+    _log(body)
+    return body
+
+
+async def _client_gone(request: Request) -> None:
+    """Returns when the client has closed the connection."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _body(
+    identification: Identification, candidates: list[CandidateBody], request_id: str, milliseconds: float
+) -> IdentificationBody:
+    decision = identification.decision
+    return IdentificationBody(
+        identification_id=request_id,
+        bundle_id=identification.bundle_id,
+        photo_count=identification.photo_count,
+        decision=DecisionBody(source=decision.source.value, reason=decision.reason, evidence=dict(decision.evidence)),
+        candidates=candidates,
+        milliseconds=round(milliseconds, 1),
+    )
+
+
+def _candidates(catalogue: Catalogue, identification: Identification) -> list[CandidateBody]:
+    return [_candidate(catalogue, candidate) for candidate in identification.candidates]
+
+
+def _candidate(catalogue: Catalogue, candidate: Candidate) -> CandidateBody:
+    species = candidate.species
+    return CandidateBody(
+        species_id=species.species_id,
+        scientific_name=species.scientific_name,
+        genus=species.genus,
+        family=species.family,
+        probability=candidate.probability,
+        similarity=candidate.similarity,
+        has_field_photos=candidate.has_field_photos,
+        in_classifier=candidate.in_classifier,
+        sheets=[sheet for match in candidate.sheets for sheet in _evidence(catalogue, match)],
+    )
+
+
+def _evidence(catalogue: Catalogue, match: SheetMatch) -> list[SheetEvidence]:
+    """The sheet of `match`; none when it left the catalogue after the index was built."""
+    try:
+        sheet = catalogue.get_sheet(match.sheet_id)
+    except UnknownSheet:
+        logger.warning("sheet %s is in the index but no longer in the catalogue", match.sheet_id)
+        return []
+    evidence = SheetEvidence(
+        sheet_id=sheet.sheet_id,
+        similarity=match.similarity,
+        institution_code=sheet.specimen.institution_code,
+        collection_code=sheet.specimen.collection_code,
+        catalog_number=sheet.specimen.catalog_number,
+        image_url=image_url(sheet.sheet_id),
+        thumbnail_url=thumbnail_url(sheet.sheet_id),
+    )
+    return [evidence]
+
+
+def _log(body: IdentificationBody) -> None:
+    top_similarity = body.candidates[0].similarity if body.candidates else None
+    logger.info(
+        "identification request_id=%s photos=%d source=%s top_similarity=%s milliseconds=%.0f",
+        body.identification_id,
+        body.photo_count,
+        body.decision.source,
+        "none" if top_similarity is None else f"{top_similarity:.3f}",
+        body.milliseconds,
+    )

@@ -1,0 +1,62 @@
+"""Runs the service until it is told to stop."""
+
+import logging
+from collections.abc import Callable
+
+import uvicorn
+
+from app.http_protocol import protocol_with_head_deadline
+from app.main import create_app
+from app.serving import Serving, load_serving
+from app.settings import Settings
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
+
+KEEP_ALIVE_SECONDS = 15
+
+
+class AnnouncingServer(uvicorn.Server):
+    """Tells once, when the port is open, at which address the page is."""
+
+    def __init__(self, config: uvicorn.Config, announce: Callable[[str], None]) -> None:
+        super().__init__(config)
+        self._announce = announce
+
+    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+        """Open the port, then tell."""
+        await super().startup(sockets=sockets)  # type: ignore[arg-type]
+        if self.started and self.servers:
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            shown = "localhost" if host in ("0.0.0.0", "::", "127.0.0.1", "::1") else host
+            self._announce(f"http://{f'[{shown}]' if ':' in shown else shown}:{port}/")
+
+
+def serve(
+    settings: Settings,
+    announce: Callable[[str], None],
+    load: Callable[[Settings], Serving] = load_serving,
+) -> None:
+    """Serve `settings.home` until SIGINT or SIGTERM; running requests are given time to end.
+
+    `announce` gets the address of the page once the port is open. Raises `DeviceUnavailable`, and
+    `SystemExit` when the port cannot be opened.
+    """
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
+    # Loaded before uvicorn takes over, so that its caller can tell what went wrong.
+    serving = load(settings)
+    config = uvicorn.Config(
+        create_app(settings, load=lambda _: serving),
+        host=settings.host,
+        port=settings.port,
+        http=protocol_with_head_deadline(settings.header_timeout_seconds),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        # One line per identification is written by its route; addresses of clients are nobody's business.
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=int(settings.shutdown_timeout_seconds) or 1,
+        backlog=512,
+    )
+    AnnouncingServer(config, announce).run()

@@ -1,0 +1,173 @@
+import { byId, counted, element, image, percent } from "./dom.js";
+import { showLarge } from "./viewer.js";
+
+const SOURCES = {
+  specialist: "The trained classifier decided.",
+  generalist: "The herbarium sheets decided.",
+  fusion: "Classifier and herbarium sheets were weighed together.",
+};
+
+/** Shows an answer: who decided, the candidates, and photo and sheets of the chosen candidate side by side. */
+export class Answer {
+  #section = byId("answer");
+  #photos = [];
+  #candidates = [];
+  #shown = { candidate: 0, photo: 0, sheet: 0 };
+
+  clear() {
+    this.#section.hidden = true;
+    this.#photos = [];
+  }
+
+  /** `photos` as `{ url }`; `body` is that of `POST /v1/identifications`. */
+  show(body, photos) {
+    this.#photos = photos;
+    this.#candidates = body.candidates;
+    this.#shown = { candidate: 0, photo: 0, sheet: 0 };
+    const [first] = body.candidates;
+    const title = byId("answer-title");
+    title.replaceChildren(...(first ? [scientificName(first)] : ["No species of this collection fits"]));
+    byId("decision").replaceChildren(
+      element("b", {}, SOURCES[body.decision.source] ?? `Decided by ${body.decision.source}.`), " ", body.decision.reason);
+    byId("candidates").replaceChildren(...this.#candidates.map((candidate, index) => this.#candidateItem(candidate, index)));
+    byId("evidence").hidden = !first;
+    if (first) this.#choose(0);
+    this.#section.hidden = false;
+    title.focus({ preventScroll: true });
+    scrollTo(this.#section);
+  }
+
+  #candidateItem(candidate, index) {
+    const bar = element("span", { className: "bar", "aria-hidden": "true" }, element("span"));
+    bar.firstChild.style.width = `${100 * candidate.probability}%`;
+    const notes = candidateNotes(candidate);
+    const button = element("button", { type: "button", className: "candidate" },
+      element("span", { className: "candidate-name" }, scientificName(candidate)),
+      element("span", { className: "candidate-probability" }, percent(candidate.probability)),
+      element("span", { className: "candidate-taxon" }, [candidate.genus, candidate.family].filter(Boolean).join(" · ")),
+      element("span", { className: "candidate-similarity" }, similarityWords(candidate.similarity)),
+      bar,
+      ...notes.map((note) => element("span", { className: "candidate-note" }, note)));
+    button.addEventListener("click", () => {
+      this.#choose(index);
+      // On a phone the evidence is further down than the list.
+      if (byId("evidence").getBoundingClientRect().top > window.innerHeight * 0.7) scrollTo(byId("evidence"));
+    });
+    return element("li", {}, button);
+  }
+
+  #choose(index) {
+    this.#shown = { ...this.#shown, candidate: index, sheet: 0 };
+    byId("candidates").querySelectorAll("button").forEach((button, position) => {
+      button.setAttribute("aria-current", position === index ? "true" : "false");
+    });
+    const candidate = this.#candidates[index];
+    byId("evidence-title").replaceChildren("Compare with ", scientificName(candidate));
+    byId("evidence-more").replaceChildren(
+      element("a", { href: `#/species/${encodeURIComponent(candidate.species_id)}` }, "All sheets of this species"));
+    this.#renderPhoto();
+    this.#renderSheet();
+  }
+
+  #renderPhoto() {
+    const position = this.#shown.photo;
+    const photo = this.#photos[position];
+    const caption = this.#photos.length > 1 ? `Your photo ${position + 1}` : "Your photo";
+    fillFigure(byId("photo-figure"), {
+      source: photo.url,
+      large: photo.url,
+      caption: [element("b", {}, caption), element("span", {}, "from the field")],
+      title: caption,
+      thumbnails: this.#photos.map((each, index) => ({ source: each.url, title: `Your photo ${index + 1}` })),
+      chosen: position,
+      onChoose: (index) => {
+        this.#shown.photo = index;
+        this.#renderPhoto();
+      },
+    });
+  }
+
+  #renderSheet() {
+    const figure = byId("sheet-figure");
+    const candidate = this.#candidates[this.#shown.candidate];
+    const sheet = candidate.sheets[this.#shown.sheet];
+    if (!sheet) {
+      figure.replaceChildren(element("p", { className: "no-preview" }, "No sheets were sent with this candidate."));
+      return;
+    }
+    fillFigure(figure, {
+      source: thumbnail(sheet, 1024),
+      large: thumbnail(sheet, 2048),
+      caption: [element("b", {}, sheetName(sheet)), element("span", {}, similarityWords(sheet.similarity))],
+      title: `${candidate.scientific_name}, ${sheetName(sheet)}`,
+      thumbnails: candidate.sheets.map((each, index) => ({
+        source: thumbnail(each, 160),
+        title: `Sheet ${index + 1} of ${counted(candidate.sheets.length, "sheet")}`,
+      })),
+      chosen: this.#shown.sheet,
+      onChoose: (index) => {
+        this.#shown.sheet = index;
+        this.#renderSheet();
+      },
+    });
+  }
+}
+
+/** The name in italics, its authorship upright, as botanists write it. */
+export function scientificName({ scientific_name: name }) {
+  const words = name.split(" ");
+  const isEpithet = (word) => /^[a-z×-]+\.?$/.test(word);
+  let end = 1;
+  while (end < words.length && isEpithet(words[end])) end += 1;
+  const authorship = words.slice(end).join(" ");
+  const written = element("span", { className: "name" }, element("i", {}, words.slice(0, end).join(" ")));
+  if (authorship) written.append(" ", element("span", { className: "authorship" }, authorship));
+  return written;
+}
+
+/** How a herbarium cites the sheet, or its id where nothing better is known. */
+export function sheetName(sheet) {
+  const codes = [sheet.institution_code, sheet.collection_code, sheet.catalog_number].filter(Boolean);
+  return codes.length ? codes.join(" ") : `Sheet ${sheet.sheet_id.slice(0, 8)}`;
+}
+
+export function thumbnail(sheet, size) {
+  return sheet.thumbnail_url.replace(/size=\d+/, `size=${size}`);
+}
+
+function scrollTo(target) {
+  const calm = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+  target.scrollIntoView({ behavior: calm ? "auto" : "smooth", block: "start" });
+}
+
+function similarityWords(similarity) {
+  return similarity === null ? "no sheets to compare" : `similarity ${similarity.toFixed(2)}`;
+}
+
+function candidateNotes(candidate) {
+  const notes = [];
+  if (!candidate.in_classifier) notes.push("Added after training: found through its sheets alone.");
+  else if (!candidate.has_field_photos) {
+    notes.push("Known from herbarium sheets only: no field photos were in training, so the percentage is less certain.");
+  }
+  return notes;
+}
+
+function fillFigure(figure, { source, large, caption, title, thumbnails, chosen, onChoose }) {
+  const hadFocus = figure.contains(document.activeElement);
+  const zoom = element("button", { type: "button", className: "mount", "aria-label": `${title}: enlarge` }, image(source, title));
+  zoom.addEventListener("click", () => showLarge(large, title));
+  figure.replaceChildren(zoom, element("figcaption", {}, ...caption));
+  if (thumbnails.length > 1) {
+    const strip = element("div", { className: "strip", role: "group", "aria-label": "Other images" });
+    thumbnails.forEach((each, index) => {
+      const button = element("button",
+        { type: "button", "aria-label": each.title, "aria-pressed": index === chosen ? "true" : "false" },
+        image(each.source, "", `${index + 1}`));
+      button.addEventListener("click", () => onChoose(index));
+      strip.append(button);
+    });
+    figure.append(strip);
+    if (hadFocus) strip.children[chosen].focus();
+  }
+}

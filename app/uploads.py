@@ -1,0 +1,230 @@
+"""Reads the multipart form of an identification: photos as bytes, the other fields as text.
+
+Nothing is written to disk and no file name is kept. Bytes are counted while they arrive; whether they
+are an image is for `models.decoding` to say, after a look at the first bytes here.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.datastructures import Headers
+from starlette.types import Receive
+
+from app.error_responses import ClientGone, MalformedRequest, UnacceptableForm, UnsupportedUpload
+from models.errors import ImageTooLarge, ServiceOverloaded, UnreadableImage
+from models.metadata_removal import detect_format
+
+if TYPE_CHECKING:  # not there at run time
+    from python_multipart.multipart import MultipartCallbacks
+
+PHOTO_FIELD = "photos"
+TEXT_FIELDS = ("organs", "top_k", "include_sheets", "sheets_per_candidate")
+
+MAX_TEXT_BYTES = 100
+MAX_TEXT_PARTS = 40
+MAX_BOUNDARY_BYTES = 70
+"""RFC 2046, section 5.1.1."""
+
+MEBIBYTE = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class UploadLimits:
+    """How much one request may bring."""
+
+    max_photos: int
+    max_photo_bytes: int
+
+
+class UploadBudget:
+    """Bytes of uploads that all requests together may hold in memory."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._held_bytes = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes held now."""
+        return self._held_bytes
+
+    @contextlib.contextmanager
+    def share(self) -> Iterator["UploadShare"]:
+        """A share that is given back in the end, however the request ends."""
+        share = UploadShare(self)
+        try:
+            yield share
+        finally:
+            self._held_bytes -= share.held_bytes
+            share.held_bytes = 0
+
+    def _take(self, count: int) -> None:
+        if self._held_bytes + count > self._max_bytes:
+            raise ServiceOverloaded("the service holds as many uploads as it can; try again in a moment")
+        self._held_bytes += count
+
+
+@dataclass(slots=True)
+class UploadShare:
+    """What one request holds of an `UploadBudget`."""
+
+    budget: UploadBudget
+    held_bytes: int = 0
+
+    def take(self, count: int) -> None:
+        """Hold `count` bytes more. Raises `ServiceOverloaded` when the budget is spent."""
+        self.budget._take(count)
+        self.held_bytes += count
+
+
+@dataclass(slots=True)
+class UploadForm:
+    """Photos in the order they were sent, and the values of the other fields."""
+
+    photos: list[bytes] = field(default_factory=list)
+    texts: dict[str, list[str]] = field(default_factory=dict)
+
+
+async def read_upload(headers: Headers, receive: Receive, limits: UploadLimits, share: UploadShare) -> UploadForm:
+    """The form in a request's body, its photos being of an accepted type by their first bytes.
+
+    Raises `UnsupportedUpload`, `MalformedRequest`, `UnacceptableForm`, `ImageTooLarge`, `UnreadableImage`,
+    `ServiceOverloaded`, `ClientGone`, and what `receive` raises (`RequestTooLarge`, `BodyTimeout`).
+    """
+    assembler = _FormAssembler(limits, share)
+    parser = MultipartParser(_boundary(headers), assembler.callbacks())
+    try:
+        async for chunk in _body_chunks(receive):
+            parser.write(chunk)
+        parser.finalize()
+    except FormParserError:
+        raise MalformedRequest(
+            "expected a multipart/form-data body, found one whose parts cannot be told apart; "
+            "let the HTTP library write the body and its boundary"
+        ) from None
+    if not assembler.is_complete:
+        raise MalformedRequest("the body ends before its closing boundary; the upload was cut off, send it again")
+    return _checked(assembler.form, limits)
+
+
+def _boundary(headers: Headers) -> bytes:
+    media_type, options = parse_options_header(headers.get("content-type"))
+    if media_type != b"multipart/form-data":
+        raise UnsupportedUpload(
+            f"expected multipart/form-data with the photos in the field “{PHOTO_FIELD}”, found another type"
+        )
+    boundary = options.get(b"boundary", b"")
+    if not 1 <= len(boundary) <= MAX_BOUNDARY_BYTES:
+        raise MalformedRequest("the Content-Type header must name a boundary of 1 to 70 characters")
+    return boundary
+
+
+async def _body_chunks(receive: Receive) -> AsyncIterator[bytes]:
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone("the client closed the connection during the upload")
+        yield message.get("body", b"")
+        more = message.get("more_body", False)
+
+
+def _checked(form: UploadForm, limits: UploadLimits) -> UploadForm:
+    if not form.photos:
+        raise UnacceptableForm(f"expected 1 to {limits.max_photos} files in the form field “{PHOTO_FIELD}”, found none")
+    for position, photo in enumerate(form.photos, start=1):
+        if not photo:
+            raise UnreadableImage(f"photo {position} is empty; choose the file again")
+        try:
+            detect_format(photo)
+        except UnreadableImage as error:
+            raise UnsupportedUpload(f"photo {position}: {error}") from None
+    return form
+
+
+class _FormAssembler:
+    """Callbacks of the parser; they put the parts of the body into an `UploadForm`."""
+
+    def __init__(self, limits: UploadLimits, share: UploadShare) -> None:
+        self.form = UploadForm()
+        self.is_complete = False
+        self._limits = limits
+        self._share = share
+        self._header_name = bytearray()
+        self._header_value = bytearray()
+        self._disposition = b""
+        self._field_name = ""
+        self._part = bytearray()
+        self._text_parts = 0
+
+    def callbacks(self) -> "MultipartCallbacks":
+        return {
+            "on_part_begin": self._on_part_begin,
+            "on_header_field": self._on_header_field,
+            "on_header_value": self._on_header_value,
+            "on_header_end": self._on_header_end,
+            "on_headers_finished": self._on_headers_finished,
+            "on_part_data": self._on_part_data,
+            "on_part_end": self._on_part_end,
+            "on_end": self._on_end,
+        }
+
+    def _on_part_begin(self) -> None:
+        self._disposition = b""
+        self._part = bytearray()
+
+    def _on_header_field(self, chunk: bytes, start: int, end: int) -> None:
+        self._header_name += chunk[start:end]
+
+    def _on_header_value(self, chunk: bytes, start: int, end: int) -> None:
+        self._header_value += chunk[start:end]
+
+    def _on_header_end(self) -> None:
+        if self._header_name.lower() == b"content-disposition":
+            self._disposition = bytes(self._header_value)
+        self._header_name.clear()
+        self._header_value.clear()
+
+    def _on_headers_finished(self) -> None:
+        kind, options = parse_options_header(self._disposition)
+        if kind != b"form-data" or b"name" not in options:
+            raise MalformedRequest("every part of the form needs a Content-Disposition with a name")
+        self._field_name = options[b"name"].decode("utf-8", errors="replace")
+        if self._field_name == PHOTO_FIELD:
+            if len(self.form.photos) == self._limits.max_photos:
+                raise UnacceptableForm(f"expected at most {self._limits.max_photos} photos of one plant, found more")
+        elif self._field_name not in TEXT_FIELDS:
+            raise UnacceptableForm(f"unknown form field; expected {PHOTO_FIELD} (files), {', '.join(TEXT_FIELDS)}")
+        else:
+            self._text_parts += 1
+            if self._text_parts > MAX_TEXT_PARTS:
+                raise UnacceptableForm(f"expected at most {MAX_TEXT_PARTS} fields beside the photos")
+
+    def _on_part_data(self, chunk: bytes, start: int, end: int) -> None:
+        size = len(self._part) + end - start
+        if self._field_name != PHOTO_FIELD:
+            if size > MAX_TEXT_BYTES:
+                raise UnacceptableForm(f"{self._field_name}: expected at most {MAX_TEXT_BYTES} characters")
+        else:
+            if size > self._limits.max_photo_bytes:
+                raise ImageTooLarge(
+                    f"photo {len(self.form.photos) + 1}: expected at most "
+                    f"{self._limits.max_photo_bytes / MEBIBYTE:.0f} MiB, found more; send a smaller copy"
+                )
+            self._share.take(end - start)
+        self._part += chunk[start:end]
+
+    def _on_part_end(self) -> None:
+        if self._field_name == PHOTO_FIELD:
+            self.form.photos.append(bytes(self._part))
+        else:
+            value = self._part.decode("utf-8", errors="replace").strip()
+            self.form.texts.setdefault(self._field_name, []).append(value)
+        self._part = bytearray()
+
+    def _on_end(self) -> None:
+        self.is_complete = True

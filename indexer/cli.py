@@ -1,0 +1,226 @@
+"""The command `voucher`: options to a config, one call, a report."""
+
+import importlib.metadata
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from indexer import console
+from indexer.sources import Layout
+from models.errors import VoucherError
+from models.home import Home
+
+logger = logging.getLogger(__name__)
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Names plants from field photos, with herbarium sheets as evidence.",
+)
+
+HomeOption = Annotated[Path, typer.Option("--home", envvar="VOUCHER_HOME", help="Folder that everything lives in.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda:N.")]
+DEFAULT_HOME = Path("voucher-home")
+
+
+@app.callback()
+def _options(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Tell more.")] = False) -> None:
+    console.configure_logging(verbose=verbose)
+
+
+@app.command("import")
+def import_command(
+    path: Annotated[
+        Path, typer.Argument(help="A PlantCLEF folder, a CSV manifest or its folder, or sheet/ and field/.")
+    ],
+    home: HomeOption = DEFAULT_HOME,
+    layout: Annotated[Layout | None, typer.Option(help="What PATH is; detected if left out.")] = None,
+    on_conflict: Annotated[str, typer.Option(help="error, or skip images listed under two species.")] = "error",
+    as_json: JsonOption = False,
+) -> None:
+    """Take sheets and field photos into the catalogue."""
+    from indexer.import_dataset import import_dataset
+    from indexer.import_summary import summary_lines
+    from indexer.progress import of_stage
+
+    if on_conflict not in ("error", "skip"):
+        raise typer.BadParameter("must be error or skip", param_hint="--on-conflict")
+    with console.progress_bars() as report:
+        result = import_dataset(
+            path,
+            Home(home),
+            layout=layout,
+            on_conflict="skip" if on_conflict == "skip" else "error",
+            on_progress=of_stage(report, "checking images"),
+        )
+    if as_json:
+        console.show_json(result.to_json())
+        return
+    for line in summary_lines(result):
+        console.output.print(line, markup=False)
+
+
+@app.command()
+def train(
+    home: HomeOption = DEFAULT_HOME,
+    config: Annotated[Path | None, typer.Option(help="Run config in TOML.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="timm model name.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Local .safetensors or checkpoint; none: the timm hub.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    last_blocks: Annotated[int | None, typer.Option(help="Blocks that are fine-tuned.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of splits, weights and batches.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the last unfinished run.")] = False,
+    device: DeviceOption = "auto",
+    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Fine-tune both streams on the catalogue's images."""
+    from indexer.run_config import RunConfig
+    from indexer.training_run import TrainingRun
+    from indexer.training_run import train as run_training
+    from models.catalogue import Catalogue
+    from models.errors import InvalidConfig
+
+    where = Home(home)
+    with Catalogue.open(where) as catalogue:
+        if resume:
+            unfinished = TrainingRun.unfinished(where)
+            if unfinished is None:
+                raise InvalidConfig(f"there is no unfinished run in {where.runs}; train without --resume")
+            run = unfinished
+        else:
+            overrides: dict[str, Any] = {
+                "backbone.name": backbone,
+                "backbone.weights": weights,
+                "backbone.image_size": image_size,
+                "backbone.last_blocks": last_blocks,
+                "optimizer.epochs": epochs,
+                "seed": seed,
+            }
+            run = TrainingRun.start(where, catalogue, RunConfig.read(config, overrides))
+        compute = _compute(device, precision)
+        logger.info("run %s on %s", run.run_id, compute.describe())
+        try:
+            with console.progress_bars() as report:
+                result = run_training(where, catalogue, run, compute, report=report)
+        except KeyboardInterrupt:
+            raise VoucherError(f"run {run.run_id} was interrupted; continue it with `voucher train --resume`") from None
+    if as_json:
+        last = result.history[-1]
+        console.show_json(
+            {
+                "model_id": result.model_id,
+                "run_id": result.run_id,
+                "epochs": len(result.history),
+                "validation": last.validation,
+            }
+        )
+    else:
+        console.output.print(f"{result.model_id}: learnt from {result.summary}", markup=False)
+
+
+@app.command()
+def build(
+    home: HomeOption = DEFAULT_HOME,
+    model: Annotated[str | None, typer.Option(help="Model id; none: the latest.")] = None,
+    gate: Annotated[str | None, typer.Option(help="auto, distance or fusion; none: as the run's config says.")] = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Embed the sheets and put a new index into service."""
+    from indexer.build_gallery import build as run_build
+    from indexer.build_gallery import describe
+    from indexer.calibrate_gate import gate_kind
+    from models.catalogue import Catalogue
+
+    where = Home(home)
+    with Catalogue.open(where) as catalogue, console.progress_bars() as report:
+        built = run_build(where, catalogue, _compute(device), model_id=model, gate_kind=gate_kind(gate), report=report)
+    if as_json:
+        console.show_json(built.to_json())
+    else:
+        console.output.print(describe(built), markup=False)
+
+
+@app.command()
+def evaluate(home: HomeOption = DEFAULT_HOME, device: DeviceOption = "auto", as_json: JsonOption = False) -> None:
+    """Score the test photos with the active bundle."""
+    from indexer.evaluate import accuracy_lines
+    from indexer.evaluate import evaluate as run_evaluation
+    from models.catalogue import Catalogue
+    from models.identifier import Identifier
+
+    where = Home(home)
+    with Catalogue.open(where) as catalogue, console.progress_bars() as report:
+        result = run_evaluation(where, catalogue, Identifier.load(where, _compute(device)), report=report)
+    if as_json:
+        console.show_json(result.to_json())
+        return
+    console.show_table(
+        f"{result.bundle_id}, 95 % intervals in brackets",
+        ["stream", "test photos", "top-1", "top-5"],
+        accuracy_lines(result),
+    )
+    if result.skipped_unknown:
+        console.output.print(f"{result.skipped_unknown} test photos are of species that the bundle does not know.")
+    console.output.print(f"Plots, confusion and species tables: {result.report}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def identify(
+    photos: Annotated[list[Path], typer.Argument(help="Photos of one plant.")],
+    home: HomeOption = DEFAULT_HOME,
+    top_k: Annotated[int, typer.Option(min=1, max=100, help="Candidates.")] = 5,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Name the plant that PHOTOS show."""
+    from indexer.identify_files import answer_lines, answer_to_json, identify_files
+    from models.catalogue import Catalogue
+    from models.identifier import Identifier
+
+    where = Home(home)
+    identifier = Identifier.load(where, _compute(device))
+    answer = identify_files(identifier, photos, top_k=top_k)
+    with Catalogue.open(where) as catalogue:
+        if as_json:
+            console.show_json(answer_to_json(answer, catalogue))
+        else:
+            for line in answer_lines(answer, catalogue):
+                console.output.print(line, markup=False, soft_wrap=True)
+
+
+def _compute(device: str, precision: str = "auto") -> Any:
+    from models.compute import Compute
+
+    return Compute.resolve(device, precision=precision)  # type: ignore[arg-type]
+
+
+def _add_commands_of_other_packages() -> None:
+    """`serve` and what else stands beside this package, found as it is installed, not imported by name."""
+    for entry in importlib.metadata.entry_points(group="voucher.commands"):
+        app.command(entry.name)(entry.load())
+
+
+def main() -> None:
+    """Entry point of the console script; an expected error is one line and exit status 2."""
+    from indexer.bench_command import bench_app
+    from indexer.demo import demo_command
+
+    app.command("demo")(demo_command)
+    app.add_typer(bench_app, name="bench")
+    _add_commands_of_other_packages()
+    try:
+        app()
+    except VoucherError as error:
+        console.errors.print(f"voucher: {error}", markup=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        console.errors.print("voucher: interrupted", markup=False)
+        sys.exit(130)

@@ -1,0 +1,85 @@
+"""What the command line shows: progress and notes on the error stream, results on the output stream."""
+
+import json
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from indexer.progress import Report
+
+errors = Console(stderr=True, highlight=False)
+output = Console(highlight=False)
+
+
+def configure_logging(*, verbose: bool) -> None:
+    """Notes of our own packages on the error stream."""
+    handler = RichHandler(console=errors, show_path=False, show_level=verbose, markup=False, log_time_format="[%X]")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
+    for name in ("models", "indexer", "app"):
+        logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+@contextmanager
+def progress_bars() -> Iterator[Report]:
+    """A bar for each stage; plain lines at every tenth when the error stream is no terminal."""
+    if not errors.is_terminal:
+        yield _PlainLines()
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=errors) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def report(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield report
+
+
+class _PlainLines:
+    def __init__(self) -> None:
+        self._shown: dict[str, int] = {}
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        tenth = 10 if total == 0 else done * 10 // total
+        if tenth > self._shown.get(stage, -1):
+            self._shown[stage] = tenth
+            errors.print(f"{stage}: {done}/{total}", markup=False)
+
+
+def show_json(values: Any) -> None:
+    """One JSON document on the output stream."""
+    sys.stdout.write(json.dumps(values, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def show_table(title: str, columns: list[str], rows: Sequence[tuple[str, ...]]) -> None:
+    """A table on the output stream."""
+    table = Table(title=title, title_justify="left")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number < 2 else "right")
+    for row in rows:
+        table.add_row(*row)
+    output.print(table)

@@ -1,0 +1,154 @@
+"""One TOML file says how a run goes; the resolved copy is saved beside its results."""
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from models.errors import InvalidConfig
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BackboneConfig(_Section):
+    """Which network, at which size, and how much of it is fine-tuned."""
+
+    name: str = "vit_base_patch14_reg4_dinov2.lvd142m"
+    weights: Path | None = Field(None, description="local .safetensors or checkpoint; none: from the timm hub")
+    pretrained: bool = Field(True, description="false: start from random weights (use [warmup])")
+    image_size: int | None = Field(None, ge=16, description="pixels; none: the network's own")
+    last_blocks: int = Field(5, ge=1)
+    crop: Literal["center", "squash"] = "center"
+    arguments: dict[str, Any] = Field(default_factory=dict, description="passed on to timm.create_model")
+
+
+class HeadsConfig(_Section):
+    """Sizes of the generalist's projection head."""
+
+    projection_hidden: int = Field(512, ge=1)
+    projection_dimensions: int = Field(256, ge=2)
+
+
+class SplitConfig(_Section):
+    """How photos and sheets are divided where the catalogue does not say."""
+
+    validation_fraction: float = Field(0.15, ge=0.0, lt=0.9)
+    test_fraction: float = Field(0.2, ge=0.0, lt=0.9, description="of the observations, if none is marked test")
+    hide_photos_of_species: int = Field(0, ge=0, description="species whose photos all go to the test split")
+    photos_per_species: int | None = Field(None, ge=1, description="training photos kept; the rest are tested")
+
+
+class SamplingConfig(_Section):
+    """What a batch is made of."""
+
+    species_per_batch: int = Field(16, ge=2)
+    images_per_role: int = Field(2, ge=1)
+
+
+class AugmentationConfig(_Section):
+    """Random views for training; never grey, blurred or solarised, since colour and edges name plants."""
+
+    views: int = Field(4, ge=1, description="cached random views of an image")
+    minimum_area: float = Field(0.4, gt=0.0, le=1.0)
+    horizontal_flip: float = Field(0.5, ge=0.0, le=1.0)
+    vertical_flip: float = Field(0.2, ge=0.0, le=1.0)
+    rotation_degrees: float = Field(25.0, ge=0.0, le=180.0)
+    brightness: float = Field(0.25, ge=0.0, le=0.9)
+    contrast: float = Field(0.25, ge=0.0, le=0.9)
+    saturation: float = Field(0.25, ge=0.0, le=0.9)
+    hue: float = Field(0.02, ge=0.0, le=0.5)
+
+
+class SpecialistConfig(_Section):
+    """Cross-entropy plus triplet loss."""
+
+    margin: float = Field(0.3, gt=0.0)
+    triplet_weight: float = Field(1.0, ge=0.0)
+    label_smoothing: float = Field(0.0, ge=0.0, lt=1.0)
+
+
+class GeneralistConfig(_Section):
+    """Cross-domain triplet loss."""
+
+    margin: float = Field(0.2, gt=0.0)
+    mining: Literal["semihard", "hard", "all"] = "semihard"
+
+
+class OptimizerConfig(_Section):
+    """AdamW with layer-wise decay and a cosine schedule."""
+
+    epochs: int = Field(12, ge=1)
+    steps_per_epoch: int | None = Field(None, ge=1, description="none: as many as show every image once")
+    learning_rate: float = Field(1e-4, gt=0.0)
+    head_learning_rate: float = Field(1e-3, gt=0.0)
+    weight_decay: float = Field(0.05, ge=0.0)
+    layer_decay: float = Field(0.75, gt=0.0, le=1.0)
+    warmup_fraction: float = Field(0.1, ge=0.0, lt=1.0)
+    gradient_clip: float = Field(1.0, gt=0.0)
+
+
+class WarmupConfig(_Section):
+    """Training of the whole network before it is cut in two; for random weights."""
+
+    epochs: int = Field(0, ge=0)
+    views: int = Field(6, ge=1)
+    learning_rate: float = Field(2e-3, gt=0.0)
+
+
+class CalibrationConfig(_Section):
+    """Refits with the photos of some species hidden, which tell how herbarium-only species fare."""
+
+    folds: int = Field(3, ge=0, description="0: none; the gate then rests on the validation split alone")
+    epochs: int | None = Field(None, ge=1, description="of a refit; none: as many as the run")
+    gate: Literal["auto", "distance", "fusion"] = "auto"
+
+
+class RunConfig(_Section):
+    """Everything that a training run depends on, besides the catalogue."""
+
+    seed: int = 0
+    backbone: BackboneConfig = BackboneConfig()
+    heads: HeadsConfig = HeadsConfig()
+    split: SplitConfig = SplitConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    specialist: SpecialistConfig = SpecialistConfig()
+    generalist: GeneralistConfig = GeneralistConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    warmup: WarmupConfig = WarmupConfig()
+    calibration: CalibrationConfig = CalibrationConfig()
+    cache_gib: float = Field(20.0, ge=0.0, description="disk that cached trunk outputs may take")
+
+    @classmethod
+    def read(cls, path: Path | None, overrides: dict[str, Any] | None = None) -> "RunConfig":
+        """The config of a TOML file, or the defaults, with dotted `overrides` (``{"backbone.name": …}``) on top.
+
+        Raises `InvalidConfig` naming the file, the key and what is allowed.
+        """
+        values: dict[str, Any] = {}
+        if path is not None:
+            try:
+                values = tomllib.loads(path.read_text(encoding="utf-8"))
+            except FileNotFoundError as error:
+                raise InvalidConfig(f"there is no run config at {path}") from error
+            except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+                raise InvalidConfig(f"{path} is not a readable TOML file: {error}") from error
+        for key, value in (overrides or {}).items():
+            if value is not None:
+                *sections, name = key.split(".")
+                target = values
+                for section in sections:
+                    target = target.setdefault(section, {})
+                target[name] = value
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            lines = [f"[{'.'.join(str(p) for p in e['loc'])}] {e['msg']}" for e in error.errors()]
+            raise InvalidConfig(f"{path or 'the options'}: " + "; ".join(lines)) from error
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, complete with every default."""
+        return self.model_dump(mode="json")

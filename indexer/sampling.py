@@ -1,0 +1,59 @@
+"""Batches in which every species weighs the same and both domains meet."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from indexer.run_config import SamplingConfig
+from indexer.training_set import BoolArray, IntArray
+
+
+class CrossDomainSampler:
+    """Draws row numbers: some species, and of each some sheets and some photos.
+
+    Half of a batch's species have both domains, as long as there are such; the others fill the rest. Each kind is
+    gone through in random order before any of its species returns. A role with fewer images than
+    ``images_per_role`` gives them more than once, each time in another random view.
+    """
+
+    def __init__(
+        self,
+        rows: IntArray,
+        classes: IntArray,
+        is_field: BoolArray,
+        config: SamplingConfig,
+        generator: np.random.Generator,
+    ) -> None:
+        self._rows_of: dict[tuple[int, bool], IntArray] = {}
+        for role in (False, True):
+            chosen = rows[is_field[rows] == role]
+            order = np.argsort(classes[chosen], kind="stable")
+            values, starts = np.unique(classes[chosen][order], return_index=True)
+            for value, part in zip(values, np.split(chosen[order], starts[1:]), strict=True):
+                self._rows_of[int(value), role] = part
+        present = sorted({species for species, _ in self._rows_of})
+        both = [s for s in present if (s, False) in self._rows_of and (s, True) in self._rows_of]
+        single = [s for s in present if s not in set(both)]
+        self._both, self._single = _endless(both, generator), _endless(single, generator)
+        size = min(config.species_per_batch, len(present))
+        self._both_count = min(len(both), max(size - len(single), (size + 1) // 2))
+        self._single_count = min(len(single), size - self._both_count)
+        self._per_role = config.images_per_role
+        self._generator = generator
+        self.expected_batch = 2 * self._per_role * self._both_count + self._per_role * self._single_count
+
+    def batch(self) -> IntArray:
+        """Row numbers of one batch."""
+        species = [next(self._both) for _ in range(self._both_count)]
+        species += [next(self._single) for _ in range(self._single_count)]
+        parts = [self._draw(s, role) for s in species for role in (False, True) if (s, role) in self._rows_of]
+        return np.concatenate(parts)
+
+    def _draw(self, species: int, role: bool) -> IntArray:
+        rows = self._rows_of[species, role]
+        return self._generator.choice(rows, size=self._per_role, replace=len(rows) < self._per_role)
+
+
+def _endless(species: list[int], generator: np.random.Generator) -> Iterator[int]:
+    while species:
+        yield from (species[i] for i in generator.permutation(len(species)))

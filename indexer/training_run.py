@@ -1,0 +1,292 @@
+"""One run from catalogue to model artifact: warm-up, the run proper, the calibration refits. Resumable."""
+
+import hashlib
+import json
+import logging
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from indexer.folds import Fold, ask, draw_folds
+from indexer.progress import Report, of_stage, silent
+from indexer.run_config import RunConfig
+from indexer.splits import Splits
+from indexer.streams import stream_task, warmup_task
+from indexer.train import EpochRecord, fit
+from indexer.training_set import IntArray, TrainingSet, catalogue_splits, read_training_set
+from indexer.views import CachedViews, LiveViews, PictureReader, Views, affordable_views, fill_cache
+from models.artifacts import MODEL_KIND, writing
+from models.backbone import block_count, create_network, default_preprocessing, trunk_output_shape
+from models.bundle import CalibrationSet, model_metadata, write_model_files
+from models.catalogue import Catalogue
+from models.checkpoints import load_pretrained
+from models.compute import Compute
+from models.durable import make_folder, replace_file
+from models.errors import InvalidConfig
+from models.home import Home
+from models.preprocess import Preprocessing
+from models.two_stream import NetworkShape, TwoStreamNetwork, weights_digest
+
+logger = logging.getLogger(__name__)
+
+_GIB = 2**30
+# Stage numbers seed what happens in a stage; folds follow the run proper.
+_WARMUP, _PROPER, _FIRST_FOLD = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """What a finished run gave."""
+
+    run_id: str
+    model_id: str
+    summary: str
+    history: tuple[EpochRecord, ...]
+
+
+class TrainingRun:
+    """A run's folder below ``runs/``, with its config, splits, checkpoints and, at the end, its model's id."""
+
+    def __init__(self, home: Home, run_id: str, config: RunConfig, splits: Splits) -> None:
+        self.home, self.run_id, self.config, self.splits = home, run_id, config, splits
+        self.folder = home.runs / run_id
+
+    @classmethod
+    def start(cls, home: Home, catalogue: Catalogue, config: RunConfig) -> "TrainingRun":
+        """A new run, its splits drawn and saved."""
+        generator = np.random.default_rng([config.seed])
+        run_id = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(3)
+        run = cls(home, run_id, config, catalogue_splits(catalogue, config.split, generator))
+        make_folder(run.folder)
+        run.splits.save(run.folder / "splits.parquet")
+        replace_file(run.folder / "config.json", json.dumps(config.to_json(), indent=1).encode())
+        return run
+
+    @classmethod
+    def unfinished(cls, home: Home) -> "TrainingRun | None":
+        """The latest run that has not given a model yet."""
+        for folder in sorted(home.runs.glob("*"), reverse=True):
+            if (folder / "config.json").is_file() and not (folder / "model.json").is_file():
+                config = RunConfig.model_validate_json((folder / "config.json").read_bytes())
+                return cls(home, folder.name, config, Splits.load(folder / "splits.parquet"))
+        return None
+
+    def checkpoint(self, stage: str) -> Path:
+        """Where a stage keeps its state."""
+        return self.folder / "checkpoints" / f"{stage}.safetensors"
+
+    def finish(self, model_id: str, history: list[EpochRecord]) -> None:
+        """Note the model, and drop what only a resumed run needs."""
+        result = {"model_id": model_id, "history": [asdict(record) for record in history]}
+        replace_file(self.folder / "model.json", json.dumps(result, indent=1).encode())
+        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+        shutil.rmtree(self.home.cache / self.run_id, ignore_errors=True)
+
+
+def train(
+    home: Home, catalogue: Catalogue, run: TrainingRun, compute: Compute, *, report: Report = silent
+) -> TrainedRun:
+    """Run or continue `run` to a model artifact. Raises `InsufficientData`, `InvalidConfig`, `InvalidCheckpoint`."""
+    training_set = read_training_set(catalogue, run.splits)
+    _check_unchanged(run, training_set)
+    logger.info("learning from %s", training_set.describe())
+    session = _Session(home, run, training_set, compute, report)
+    folds = session.folds()
+    backbone = session.backbone(folds)
+    views, network = session.views(backbone)
+    history = session.fit(network, views, np.flatnonzero(~training_set.is_validation), "proper", _PROPER)
+    calibration = session.calibrate(backbone, network, views, folds)
+    model_id = f"model-{run.run_id}"
+    metadata = {
+        **model_metadata(network, session.preprocessing, training_set.taxonomy),
+        "run_id": run.run_id,
+        "config": run.config.to_json(),
+        "hidden_species": list(run.splits.hidden_species),
+        "validation": history[-1].validation if history else {},
+        "calibration_photos": len(calibration),
+    }
+    with writing(home.models, kind=MODEL_KIND, artifact_id=model_id, metadata=metadata) as folder:
+        write_model_files(folder, network, training_set.taxonomy, training_set.has_field_photos, calibration)
+        run.splits.save(folder / "splits.parquet")
+    run.finish(model_id, history)
+    return TrainedRun(run.run_id, model_id, training_set.describe(), tuple(history))
+
+
+class _Session:
+    """What the stages of one run share."""
+
+    def __init__(
+        self, home: Home, run: TrainingRun, training_set: TrainingSet, compute: Compute, report: Report
+    ) -> None:
+        self.home, self.run, self.config = home, run, run.config
+        self.training_set, self.compute, self.report = training_set, compute, report
+        self.workers = max(1, min(8, os.cpu_count() or 1))
+        self._network = self._create_backbone()
+        self.preprocessing = self._preprocessing(self._network)
+
+    def folds(self) -> list[Fold]:
+        """The calibration folds; a warmed-up trunk allows one, since it must not have seen the hidden photos."""
+        count = self.config.calibration.folds
+        if self.config.warmup.epochs:
+            count = min(count, 1)
+        return draw_folds(self.training_set, count, np.random.default_rng([self.config.seed, 7]))
+
+    def backbone(self, folds: list[Fold]) -> nn.Module:
+        """The network to be cut: pre-trained, or warmed up from random weights."""
+        network = self._network.to(self.compute.device)
+        if self.config.warmup.epochs:
+            rows = folds[0].rows if folds else np.flatnonzero(~self.training_set.is_validation)
+            reader = self._reader(self.preprocessing)
+            shape = (3, self.preprocessing.image_size, self.preprocessing.image_size)
+            views = self._filled(reader, nn.Identity(), shape, self.config.warmup.views, "pixels")
+            with _seeded([self.config.seed, _WARMUP]):
+                task = warmup_task(network, self.training_set, views, rows, self.config, self.compute)
+            self._fit(task, "warmup", _WARMUP, self.config.warmup.epochs)
+        return network.eval()
+
+    def views(self, backbone: nn.Module) -> tuple[Views, TwoStreamNetwork]:
+        """The cached outputs of the frozen trunk, and the network with untrained heads on it."""
+        network = self._two_streams(backbone, _PROPER)
+        shape = trunk_output_shape(network.trunk, self.preprocessing.image_size)
+        reader = self._reader(self.preprocessing)
+        return self._filled(reader, network.trunk, shape, self.config.augmentation.views, "trunk"), network
+
+    def fit(self, network: TwoStreamNetwork, views: Views, rows: IntArray, name: str, stage: int) -> list[EpochRecord]:
+        """Train both streams on `rows`; the run proper chooses its epoch on the validation split."""
+        validation = np.flatnonzero(self.training_set.is_validation) if stage == _PROPER else rows[:0]
+        task = stream_task(network, self.training_set, views, rows, validation, self.config, self.compute)
+        if stage == _PROPER and len(task.streams) == 1:
+            logger.warning(
+                "no two species have both sheets and field photos, so nothing can be learnt across them: "
+                "the generalist keeps the backbone's own embedding"
+            )
+        refit_epochs = self.config.calibration.epochs or self.config.optimizer.epochs
+        return self._fit(task, name, stage, self.config.optimizer.epochs if stage == _PROPER else refit_epochs)
+
+    def calibrate(
+        self, backbone: nn.Module, network: TwoStreamNetwork, views: Views, folds: list[Fold]
+    ) -> CalibrationSet:
+        """Answers to photos that the answering network had not seen; refits where there are folds."""
+        training_set = self.training_set
+        parts = []
+        for number, fold in enumerate(folds):
+            refit = self._two_streams(backbone, _FIRST_FOLD + number)
+            self.fit(refit, views, fold.rows, f"fold-{number + 1}", _FIRST_FOLD + number)
+            parts.append(ask(refit, training_set, views, fold, self.compute))
+        if not folds:
+            photos = np.flatnonzero(training_set.is_validation & training_set.is_field)
+            if len(photos):
+                rows = np.flatnonzero(~training_set.is_validation)
+                parts.append(ask(network, training_set, views, Fold(rows, photos), self.compute))
+        return CalibrationSet.join(parts) if parts else CalibrationSet.empty(len(training_set.taxonomy))
+
+    def _create_backbone(self) -> nn.Module:
+        settings = self.config.backbone
+        from_hub = settings.pretrained and settings.weights is None
+        with _seeded([self.config.seed, _WARMUP]):
+            network = create_network(
+                settings.name, image_size=settings.image_size, pretrained=from_hub, arguments=settings.arguments
+            )
+        if settings.weights is not None:
+            loaded = load_pretrained(network, settings.weights)
+            if loaded.dropped_head:
+                self.report(f"left out the classifier in {settings.weights.name}", 1, 1)
+        if settings.last_blocks > block_count(network):
+            raise InvalidConfig(f"backbone.last_blocks is {settings.last_blocks}; there are {block_count(network)}")
+        return network
+
+    def _preprocessing(self, network: Any) -> Preprocessing:
+        own = network.pretrained_cfg.get("input_size", (3, 224, 224))[-1]
+        size = self.config.backbone.image_size or int(own)
+        return default_preprocessing(network, size, crop=self.config.backbone.crop)
+
+    def _two_streams(self, backbone: nn.Module, stage: int) -> TwoStreamNetwork:
+        settings, heads = self.config.backbone, self.config.heads
+        shape = NetworkShape(
+            backbone=settings.name,
+            image_size=self.preprocessing.image_size,
+            last_blocks=settings.last_blocks,
+            classes=len(self.training_set.taxonomy),
+            projection_hidden=heads.projection_hidden,
+            projection_dimensions=heads.projection_dimensions,
+            backbone_arguments=settings.arguments,
+        )
+        with _seeded([self.config.seed, stage]):
+            return TwoStreamNetwork(shape, backbone).to(self.compute.device)
+
+    def _reader(self, preprocessing: Preprocessing) -> PictureReader:
+        return PictureReader(self.training_set.paths, preprocessing, self.config.augmentation, self.config.seed)
+
+    def _filled(
+        self, reader: PictureReader, frozen: nn.Module, shape: tuple[int, ...], wanted: int, name: str
+    ) -> Views:
+        images = len(self.training_set)
+        views = affordable_views(images, shape, wanted, int(self.config.cache_gib * _GIB))
+        if views == 0:
+            logger.warning(
+                "the cache of %.1f GiB is too small for %d images; computing live", self.config.cache_gib, images
+            )
+            return LiveViews(reader, frozen, self.compute, workers=self.workers)
+        key = hashlib.sha256(f"{weights_digest(frozen)}{_images_digest(self.training_set)}".encode()).hexdigest()
+        folder = self.home.cache / self.run.run_id / name
+        progress = of_stage(self.report, f"reading images ({name})")
+        cached: CachedViews = fill_cache(
+            folder, reader, frozen, shape, views, self.compute, key=key, workers=self.workers, on_progress=progress
+        )
+        return cached
+
+    def _fit(self, task: Any, name: str, stage: int, epochs: int) -> list[EpochRecord]:
+        progress = of_stage(self.report, f"training ({name})")
+        return fit(
+            task,
+            self.config,
+            self.compute,
+            epochs=epochs,
+            stage=stage,
+            checkpoint=self.run.checkpoint(name),
+            on_progress=progress,
+            on_epoch=lambda record: logger.info("%s", _epoch_line(name, record)),
+        )
+
+
+@contextmanager
+def _seeded(numbers: list[int]) -> Iterator[None]:
+    """Random initial weights that depend on the given numbers alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(np.random.default_rng(numbers).integers(2**62)))
+        yield
+
+
+def _epoch_line(stage: str, record: EpochRecord) -> str:
+    losses = ", ".join(f"{name} {value:.3f}" for name, value in record.losses.items())
+    line = f"{stage}, epoch {record.epoch + 1}: loss {losses}"
+    if record.validation:
+        line += "; validation " + ", ".join(f"{name} {value:.1%}" for name, value in record.validation.items())
+    return line
+
+
+def _images_digest(training_set: TrainingSet) -> str:
+    return hashlib.sha256("\x1f".join(training_set.image_ids).encode()).hexdigest()
+
+
+def _check_unchanged(run: TrainingRun, training_set: TrainingSet) -> None:
+    """A resumed run must see the images it began with."""
+    note = run.folder / "images.sha256"
+    digest = _images_digest(training_set)
+    if not note.is_file():
+        replace_file(note, digest.encode())
+    elif note.read_text() != digest:
+        raise InvalidConfig(
+            f"the catalogue has changed since run {run.run_id} began, so it cannot be resumed; "
+            "train again without --resume"
+        )

@@ -1,0 +1,126 @@
+"""Changes to the catalogue, inside one transaction."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, func, insert, select, update
+
+from models import catalogue_schema as schema
+from models.specimens import FieldPhoto, Image, Role, Sheet
+from models.taxonomy import Species, SpeciesId
+
+
+@dataclass(frozen=True, slots=True)
+class KnownImage:
+    """What the catalogue says about an image that it holds."""
+
+    image: Image
+    role: Role
+    species_id: SpeciesId
+    metadata: Mapping[str, Any]
+    """Its row in `sheets` or `field_photos`."""
+
+
+@dataclass(frozen=True, slots=True)
+class TornPlant:
+    """A specimen or observation whose images say different things.
+
+    `sides` holds species, split and the path of one image for each of them.
+    """
+
+    role: Role
+    plant_key: str
+    sides: tuple[tuple[str, str | None, str | None], ...]
+
+
+class CatalogueWriter:
+    """Reads what is there and writes what is new; `Catalogue.writing` makes one and commits."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def put_species(self, named: Iterable[Species]) -> tuple[int, int]:
+        """How many species were new, and how many were changed.
+
+        A value that is given replaces what was there; one that is missing leaves it, and so does a name that
+        only repeats the identifier.
+        """
+        table = schema.species
+        known = {row["species_id"]: row for row in self._connection.execute(select(table)).mappings()}
+        new: list[dict[str, Any]] = []
+        changed = 0
+        for one in named:
+            row = known.get(one.species_id)
+            given = {"scientific_name": one.scientific_name, "genus": one.genus, "family": one.family}
+            if row is None:
+                new.append({"species_id": one.species_id, **given})
+                continue
+            if one.scientific_name == one.species_id:
+                given["scientific_name"] = None
+            differing = {k: v for k, v in given.items() if v is not None and row[k] != v}
+            if differing:
+                changed += 1
+                self._connection.execute(update(table).where(table.c.species_id == one.species_id).values(differing))
+        if new:
+            self._connection.execute(insert(table), new)
+        return len(new), changed
+
+    def find(self, source_digests: Sequence[str], stored_digests: Sequence[str]) -> list[KnownImage]:
+        """Images that have one of these digests; at most a thousand or so of each may be asked for at once."""
+        images = schema.images
+        found: list[KnownImage] = []
+        for role, table in schema.TABLE_OF.items():
+            query = (
+                select(table, *(c for c in images.c if c.name != "image_id"))
+                .join(images)
+                .where(images.c.source_sha256.in_(source_digests) | images.c.stored_sha256.in_(stored_digests))
+            )
+            for row in self._connection.execute(query).mappings():
+                metadata = {c.name: row[c.name] for c in table.c}
+                found.append(KnownImage(schema.image_of(row), role, SpeciesId(row["species_id"]), metadata))
+        return found
+
+    def torn_plants(self, limit: int) -> list[TornPlant]:
+        """Plants whose images disagree about the species or the split, at most `limit` of each role."""
+        torn: list[TornPlant] = []
+        for role, table in schema.TABLE_OF.items():
+            key = table.c.plant_key
+            split = func.coalesce(table.c.split, "")
+            query = (
+                select(key)
+                .group_by(key)
+                .having(
+                    (func.min(table.c.species_id) != func.max(table.c.species_id))
+                    | (func.min(split) != func.max(split))
+                )
+                .order_by(key)
+                .limit(limit)
+            )
+            for plant_key in self._connection.execute(query).scalars().all():
+                columns = (table.c.species_id, table.c.split, func.min(table.c.source_path))
+                rows = self._connection.execute(
+                    select(*columns)
+                    .where(key == plant_key)
+                    .group_by(table.c.species_id, table.c.split)
+                    .order_by(table.c.species_id, table.c.split)
+                )
+                torn.append(TornPlant(role, plant_key, tuple((one, split, path) for one, split, path in rows)))
+        return torn
+
+    def add_sheets(self, sheets: Sequence[Sheet]) -> None:
+        """Sheets whose images the catalogue does not hold yet."""
+        if sheets:
+            self._connection.execute(insert(schema.images), [schema.image_row(s.image) for s in sheets])
+            self._connection.execute(insert(schema.sheets), [schema.sheet_row(s) for s in sheets])
+
+    def add_field_photos(self, photos: Sequence[FieldPhoto]) -> None:
+        """Field photos whose images the catalogue does not hold yet."""
+        if photos:
+            self._connection.execute(insert(schema.images), [schema.image_row(p.image) for p in photos])
+            self._connection.execute(insert(schema.field_photos), [schema.field_photo_row(p) for p in photos])
+
+    def change(self, role: Role, image_id: str, values: Mapping[str, Any]) -> None:
+        """Replace columns of one sheet or field photo."""
+        table = schema.TABLE_OF[role]
+        self._connection.execute(update(table).where(table.c.image_id == image_id).values(dict(values)))

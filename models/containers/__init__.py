@@ -1,0 +1,1 @@
+"""Image files as their containers lay them out: segments and chunks, never pixels."""

@@ -1,0 +1,62 @@
+"""A trained network, ready to use: pixels in, logits and unit vectors out."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from models.compute import Compute
+from models.preprocess import Preprocessing
+from models.retrieval import FloatArray
+from models.two_stream import TwoStreamNetwork
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What the network says of N pictures: logits ``(N, C)`` and unit embeddings ``(N, D)``, float32."""
+
+    logits: FloatArray
+    embeddings: FloatArray
+
+
+class Encoder:
+    """A network in evaluation mode on its device, with the preprocessing that belongs to it.
+
+    The result for a picture does not depend on the others of its batch, to about 1e-5.
+    """
+
+    def __init__(
+        self, network: TwoStreamNetwork, preprocessing: Preprocessing, space_id: str, compute: Compute
+    ) -> None:
+        self.preprocessing = preprocessing
+        self.space_id = space_id
+        self.compute = compute
+        self._network = network.to(compute.device).eval().requires_grad_(False)
+
+    @property
+    def dimensions(self) -> int:
+        """D, the length of an embedding."""
+        return self._network.shape.projection_dimensions
+
+    @torch.inference_mode()
+    def encode(self, pixels: FloatArray) -> Encoded:
+        """Both streams' outputs for ``(N, 3, H, W)`` float32; the trunk runs once."""
+        with self.compute.autocast():
+            logits, embeddings = self._network(self._on_device(pixels))
+        return Encoded(_to_numpy(logits), _to_numpy(embeddings))
+
+    @torch.inference_mode()
+    def embed(self, pixels: FloatArray) -> FloatArray:
+        """Unit embeddings ``(N, D)`` float32 alone, as for sheets."""
+        with self.compute.autocast():
+            return _to_numpy(self._network.embed(self._on_device(pixels)))
+
+    def _on_device(self, pixels: FloatArray) -> torch.Tensor:
+        size = self.preprocessing.image_size
+        if pixels.ndim != 4 or pixels.shape[1:] != (3, size, size) or pixels.dtype != np.float32:
+            raise ValueError(f"expected (N, 3, {size}, {size}) float32, got {pixels.shape} {pixels.dtype}")
+        return torch.from_numpy(pixels).to(self.compute.device, non_blocking=True)
+
+
+def _to_numpy(values: torch.Tensor) -> FloatArray:
+    return values.float().cpu().numpy()

@@ -1,0 +1,138 @@
+"""Photos of one plant in, named candidates out; what the service answers with and what `evaluate` measures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from models.bundle import Bundle, load_bundle
+from models.compute import Compute
+from models.decoding import decode_image
+from models.encoder import Encoded
+from models.gate import Evidence, masked_log_softmax
+from models.home import Home
+from models.retrieval import Candidate, FloatArray, Identification
+from models.taxonomy import SpeciesId
+
+_NEVER = np.float32(-np.inf)
+
+
+class Identifier:
+    """Names plants with one bundle.
+
+    Works in three steps that may run in different threads: `preprocess` (per photo), `encode` (the
+    network, one thread), `answer`. `identify` does all three.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        model, gallery = bundle.model, bundle.gallery
+        trained = [s.species_id for s in model.taxonomy]
+        names = {s.species_id: s for s in model.taxonomy} | {s.species_id: s for s in bundle.species}
+        self.species = tuple(names[s] for s in sorted({*trained, *gallery.species_ids}))
+        position = {s.species_id: i for i, s in enumerate(self.species)}
+        self._column = np.array([position[s] for s in trained], dtype=np.int64)
+        self._prototype = np.array([position[s] for s in gallery.species_ids], dtype=np.int64)
+        self._with_sheets = frozenset(gallery.species_ids)
+        self._trained = frozenset(trained)
+        self.has_field_photos: NDArray[np.bool_] = np.zeros(len(self.species), dtype=bool)
+        self.has_field_photos[self._column] = model.has_field_photos
+
+    @classmethod
+    def load(cls, home: Home, compute: Compute, bundle_id: str | None = None) -> "Identifier":
+        """With the active bundle of `home`, or a named one. Raises `BundleError`."""
+        return cls(load_bundle(home, compute, bundle_id))
+
+    @property
+    def bundle_id(self) -> str:
+        """Names the index, and with it the model, that answers."""
+        return self.bundle.bundle_id
+
+    @property
+    def model_id(self) -> str:
+        """Names the model artifact."""
+        return self.bundle.model.model_id
+
+    @property
+    def species_ids(self) -> tuple[SpeciesId, ...]:
+        """All species that can be answered, sorted."""
+        return tuple(s.species_id for s in self.species)
+
+    def preprocess(self, image: Image.Image) -> FloatArray:
+        """``(3, H, W)`` float32 of an upright RGB picture; any thread."""
+        return self.bundle.model.encoder.preprocessing.apply(image)
+
+    def decode(self, source: bytes | Path, *, max_pixels: int) -> Image.Image:
+        """Upright RGB picture, no larger than is useful. Raises `InvalidImage`."""
+        side = self.bundle.model.encoder.preprocessing.minimum_decode_side
+        return decode_image(source, max_pixels=max_pixels, minimum_side=side)
+
+    def encode(self, pixels: FloatArray) -> Encoded:
+        """Both streams' outputs for ``(P, 3, H, W)``; one thread at a time."""
+        return self.bundle.model.encoder.encode(pixels)
+
+    def identify(
+        self, images: Sequence[Image.Image], *, top_k: int = 5, sheets_per_candidate: int = 3
+    ) -> Identification:
+        """Candidates for 1 … P photos of one plant, upright RGB."""
+        pixels = np.stack([self.preprocess(image) for image in images])
+        return self.identify_tensors(pixels, top_k=top_k, sheets_per_candidate=sheets_per_candidate)
+
+    def identify_tensors(self, pixels: FloatArray, *, top_k: int = 5, sheets_per_candidate: int = 3) -> Identification:
+        """Candidates for ``(P, 3, H, W)`` preprocessed photos of one plant."""
+        return self.answer(self.encode(pixels), top_k=top_k, sheets_per_candidate=sheets_per_candidate)
+
+    def answer(self, encoded: Encoded, *, top_k: int = 5, sheets_per_candidate: int = 3) -> Identification:
+        """Candidates from the network's outputs for all photos of one plant."""
+        logits, embedding = combine_photos(encoded)
+        evidence = self.evidence(logits[None], embedding[None])
+        probabilities = self.bundle.gate.probabilities(evidence)[0]
+        order = np.argsort(-probabilities, kind="stable")[: min(top_k, len(self.species))]
+        return Identification(
+            candidates=tuple(
+                self._candidate(int(i), float(probabilities[i]), evidence, embedding, sheets_per_candidate)
+                for i in order
+            ),
+            decision=self.bundle.gate.decide(evidence, 0),
+            bundle_id=self.bundle_id,
+            photo_count=len(encoded.logits),
+        )
+
+    def evidence(self, logits: FloatArray, embeddings: FloatArray) -> Evidence:
+        """What both streams say of N plants: logits ``(N, C)`` and unit embeddings ``(N, D)``, over all species."""
+        shape = (len(logits), len(self.species))
+        spread, similarities = np.full(shape, _NEVER), np.full(shape, _NEVER)
+        spread[:, self._column] = logits
+        similarities[:, self._prototype] = self.bundle.gallery.prototype_similarities(embeddings)
+        return Evidence(spread, similarities, self.has_field_photos)
+
+    def _candidate(
+        self, position: int, probability: float, evidence: Evidence, embedding: FloatArray, sheets: int
+    ) -> Candidate:
+        species = self.species[position]
+        found = species.species_id in self._with_sheets
+        return Candidate(
+            species=species,
+            probability=min(max(probability, 0.0), 1.0),
+            similarity=float(evidence.similarities[0, position]) if found else None,
+            has_field_photos=bool(self.has_field_photos[position]),
+            in_classifier=species.species_id in self._trained,
+            sheets=self.bundle.gallery.supporting_sheets(embedding, species.species_id, sheets)
+            if found and sheets > 0
+            else (),
+        )
+
+
+def combine_photos(encoded: Encoded) -> tuple[FloatArray, FloatArray]:
+    """Logits ``(C,)`` and unit embedding ``(D,)`` of a plant from those of its photos.
+
+    The mean of log-probabilities is the product rule for independent looks at one object (Kittler et al. 1998, eq. 9)
+    tempered by their number, since photos of one plant are alike; embeddings are averaged on the sphere.
+    """
+    logits = masked_log_softmax(encoded.logits, 1.0).mean(axis=0).astype(np.float32)
+    mean = encoded.embeddings.mean(axis=0)
+    norm = float(np.linalg.norm(mean))
+    embedding = mean / norm if norm > 1e-6 else encoded.embeddings[0]
+    return logits, embedding.astype(np.float32)

@@ -1,0 +1,231 @@
+"""A small collection and a stand-in for the network, for everything that does not depend on one."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image as PillowImage
+from PIL import ImageDraw
+
+from app.inference import InferenceQueue
+from app.main import create_app
+from app.serving import ActiveBundle, Missing, OpenCatalogue, Serving, open_collection
+from app.settings import Settings
+from models.catalogue import Catalogue
+from models.decoding import decode_image
+from models.home import Home
+from models.retrieval import Candidate, DecisionSource, GateDecision, Identification, SheetMatch
+from models.specimens import Sheet, Specimen
+from models.taxonomy import Species, SpeciesId
+
+SPECIES = (
+    Species(SpeciesId("105951"), "Costus arabicus L.", "Costus", "Costaceae"),
+    Species(SpeciesId("12254"), "Pinus sylvestris L.", "Pinus", "Pinaceae"),
+    Species(SpeciesId("a/b"), "Abies × borisii-regis Mattf.", "Abies", "Pinaceae"),
+)
+
+
+def draw_image(seed: int, size: tuple[int, int] = (96, 128)) -> PillowImage.Image:
+    """Paper with a few leaves; different for every seed."""
+    generator = np.random.default_rng(seed)
+    image = PillowImage.new("RGB", size, (238, 230, 210))
+    pen = ImageDraw.Draw(image)
+    for _ in range(6):
+        x, y = generator.uniform(0, 0.7, 2) * size
+        width, height = generator.uniform(0.1, 0.3, 2) * size
+        colour = tuple(int(c) for c in generator.integers((40, 80, 20), (120, 140, 70)))
+        pen.ellipse((x, y, x + width, y + height), fill=colour)
+    return image
+
+
+@pytest.fixture(scope="session")
+def encode() -> Callable[..., bytes]:
+    """Bytes of an image drawn from a seed, in a format by Pillow's name."""
+
+    def encode(seed: int = 0, format: str = "JPEG", size: tuple[int, int] = (96, 128), **options: object) -> bytes:
+        packed = io.BytesIO()
+        draw_image(seed, size).save(packed, format, **options)
+        return packed.getvalue()
+
+    return encode
+
+
+@pytest.fixture(scope="session")
+def collection_home(tmp_path_factory: pytest.TempPathFactory, encode: Callable[..., bytes]) -> Home:
+    """Three species; the first has a JPEG, a PNG and a WebP sheet, the second one sheet, the third none."""
+    home = Home(tmp_path_factory.mktemp("collection"))
+    with Catalogue.open(home, create=True) as catalogue:
+        files = [encode(1), encode(2, "PNG"), encode(3, "WEBP", lossless=True), encode(4, size=(1500, 2000))]
+        images = [catalogue.image_store.add(data) for data in files]
+        specimens = [Specimen("CAY", "herbarium", "CAY012345"), Specimen(), Specimen("P", None, "P001"), Specimen("K")]
+        owners = [0, 0, 0, 1]
+        sheets = [
+            Sheet(image.image_id, SPECIES[owner].species_id, image, f"plant-{n}", specimen, license="CC BY 4.0")
+            for n, (image, specimen, owner) in enumerate(zip(images, specimens, owners, strict=True))
+        ]
+        with catalogue.writing() as writer:
+            writer.put_species(SPECIES)
+            writer.add_sheets(sheets)
+    return home
+
+
+class FakeIdentifier:
+    """Answers from a collection without a network; `hold` makes it wait, `failure` makes it raise."""
+
+    bundle_id = "bundle-1"
+    model_id = "model-1"
+    species_ids = tuple(species.species_id for species in SPECIES)
+
+    def __init__(self, sheets: dict[str, list[str]]) -> None:
+        self._sheets = sheets
+        self.hold = threading.Event()
+        self.hold.set()
+        self.failure: Exception | None = None
+        self.answered = 0
+
+    def decode(self, source: bytes, *, max_pixels: int) -> PillowImage.Image:
+        return decode_image(source, max_pixels=max_pixels, minimum_side=8)
+
+    def preprocess(self, image: PillowImage.Image) -> np.ndarray:
+        small = np.asarray(image.resize((8, 8)), dtype=np.float32) / 255.0
+        return small.transpose(2, 0, 1)
+
+    def identify_tensors(self, pixels: np.ndarray, *, top_k: int = 5, sheets_per_candidate: int = 3) -> Identification:
+        assert pixels.ndim == 4
+        assert pixels.dtype == np.float32
+        self.hold.wait(10)
+        self.answered += 1
+        if self.failure is not None:
+            raise self.failure
+        candidates = [
+            Candidate(
+                species,
+                probability=0.6 / 2**n,
+                similarity=0.8 - 0.1 * n if self._sheets[species.species_id] else None,
+                has_field_photos=n == 0,
+                in_classifier=n < 2,
+                sheets=tuple(
+                    SheetMatch(sheet_id, species.species_id, 0.7 - 0.1 * m)
+                    for m, sheet_id in enumerate(self._sheets[species.species_id][:sheets_per_candidate])
+                ),
+            )
+            for n, species in enumerate(SPECIES)
+        ]
+        decision = GateDecision(DecisionSource.GENERALIST, "The sheets are close to the photo.", {"distance": 0.4})
+        return Identification(tuple(candidates[:top_k]), decision, self.bundle_id, len(pixels))
+
+
+def fake_identifier(home: Home) -> FakeIdentifier:
+    """The stand-in, its answers naming the sheets of `home`."""
+    with Catalogue.open(home) as catalogue:
+        sheets = {s.species_id: [sheet.sheet_id for sheet in catalogue.sheets(s.species_id)] for s in SPECIES}
+    return FakeIdentifier(sheets)
+
+
+def serving_with(identifier: FakeIdentifier | None, settings: Settings, collection: OpenCatalogue | Missing) -> Serving:
+    """What a service with the stand-in, or with no bundle, answers from."""
+    if identifier is None:
+        return Serving(collection, Missing("nothing is built: run `voucher build`"))
+    queue = InferenceQueue(
+        identifier,
+        queue_limit=settings.queue_limit,
+        decode_workers=settings.decode_workers,
+        max_pixels=settings.max_pixels,
+        timeout_seconds=settings.request_timeout_seconds,
+    )
+    return Serving(collection, ActiveBundle(identifier, queue))
+
+
+@pytest.fixture
+def identifier(collection_home: Home) -> FakeIdentifier:
+    """The stand-in that `make_client` and `client` use."""
+    return fake_identifier(collection_home)
+
+
+@pytest.fixture
+def make_client(collection_home: Home, identifier: FakeIdentifier) -> Iterator[Callable[..., TestClient]]:
+    """A client of the service over the small collection, with settings; `bundle=None` leaves the bundle out."""
+    opened: list[TestClient] = []
+
+    def make(*, with_bundle: bool = True, with_catalogue: bool = True, **given: object) -> TestClient:
+        settings = Settings(home=collection_home.root, **given)
+
+        def load(settings: Settings) -> Serving:
+            return serving_with(
+                identifier if with_bundle else None,
+                settings,
+                open_collection(collection_home) if with_catalogue else Missing("no catalogue: import first"),
+            )
+
+        client = TestClient(create_app(settings, load), raise_server_exceptions=False)
+        client.__enter__()
+        opened.append(client)
+        return client
+
+    yield make
+    identifier.hold.set()
+    for client in opened:
+        client.__exit__(None, None, None)
+
+
+@pytest.fixture
+def client(make_client: Callable[..., TestClient]) -> TestClient:
+    """The service with its default settings."""
+    return make_client()
+
+
+@dataclass(frozen=True)
+class RunningService:
+    """A service in its own process, at `http://127.0.0.1:port`; its log is in the file `log`."""
+
+    process: subprocess.Popen[str]
+    port: int
+    log: Path
+
+    def resident_bytes(self) -> int:
+        """Memory of the process."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.fixture
+def start_service(collection_home: Home, tmp_path: Path) -> Iterator[Callable[..., RunningService]]:
+    """Starts the real server with the stand-in as a process of its own, with the settings that are given."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(**given: object) -> RunningService:
+        script = Path(__file__).with_name("serve_small_collection.py")
+        log = tmp_path / f"service-{len(started)}.log"
+        settings = json.dumps({"home": str(collection_home.root), "port": 0, **given})
+        with log.open("w") as stderr:
+            process = subprocess.Popen(
+                [sys.executable, "-X", "dev", str(script), settings],
+                stdout=subprocess.PIPE, stderr=stderr, text=True, cwd=script.parents[2],
+            )  # fmt: skip
+        started.append(process)
+        assert process.stdout is not None
+        address = process.stdout.readline()
+        assert address.startswith("http://localhost:"), log.read_text()
+        return RunningService(process, int(address.rsplit(":", 1)[1].strip("/\n")), log)
+
+    yield start
+    for process in started:
+        process.terminate()
+        process.wait(20)
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+@pytest.fixture
+def static_folder() -> Path:
+    """The files of the page."""
+    return Path(__file__).resolve().parents[2] / "app" / "static"
