@@ -14,6 +14,9 @@ LINGER_SECONDS = 1.0
 """How long the rest of a refused body is read and thrown away before the answer. A connection that is
 closed with unread bytes is reset, and a browser then shows no answer at all."""
 
+LINGER_FACTOR = 16
+"""At most this many times the limit is thrown away."""
+
 
 class BodyLimits:
     """Cuts a body off at `max_bytes` (413) and after `timeout_seconds` (408).
@@ -99,6 +102,7 @@ class _LimitedBody:
             return  # reading would make the server ask for the body
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LINGER_SECONDS):
-                while not self.is_complete:
+                while not self.is_complete and self._received_bytes < LINGER_FACTOR * self._max_bytes:
                     message = await self._receive()
+                    self._received_bytes += len(message.get("body", b""))
                     self.is_complete = not message.get("more_body", False)

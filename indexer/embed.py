@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from models.decoding import decode_image
+from indexer.stored_images import read_stored
 from models.encoder import Encoder
 from models.preprocess import Preprocessing
 from models.retrieval import FloatArray
@@ -19,8 +19,6 @@ Key = TypeVar("Key")
 Output = TypeVar("Output")
 
 BATCH = 32
-_STORED_MAX_PIXELS = 2**31
-"""Stored images were checked when they were imported; this only guards against a swapped file."""
 
 
 def embed_files(
@@ -70,5 +68,4 @@ def run_batches(
 
 
 def _read(path: Path, preprocessing: Preprocessing) -> FloatArray:
-    image = decode_image(path, max_pixels=_STORED_MAX_PIXELS, minimum_side=preprocessing.minimum_decode_side)
-    return preprocessing.apply(image)
+    return preprocessing.apply(read_stored(path, preprocessing.minimum_decode_side))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +91,7 @@ def write_figures_json(
     content["differences"] = {
         name: {group: d.to_json() for group, d in groups.items()} for name, groups in differences.items()
     }
-    content["run"] = dict(run)
+    content["run"] = _finite(run)
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False, default=str)
     path.write_text(text + "\n", encoding="utf-8")
 
@@ -130,7 +131,7 @@ def figures_markdown(
                 )
     if run:
         lines += ["", "## Run", "", "| | |", "|---|---|"]
-        lines += [f"| {_escaped(str(key))} | {_escaped(str(value))} |" for key, value in run.items()]
+        lines += [f"| {_escaped(key)} | {_escaped(value)} |" for key, value in _flat(run)]
     return "\n".join(lines) + "\n"
 
 
@@ -234,6 +235,27 @@ def _percent(share: float | None, interval: tuple[float, float] | None = None) -
         return "–"
     text = f"{100 * share:.1f}"
     return text if interval is None else f"{text} ({100 * interval[0]:.1f}–{100 * interval[1]:.1f})"
+
+
+def _finite(value: object) -> object:
+    """`value` for JSON, which knows no NaN or infinity: those become texts."""
+    if isinstance(value, Mapping):
+        return {str(key): _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def _flat(values: Mapping[str, object], prefix: str = "") -> Iterable[tuple[str, str]]:
+    """Every single value of nested `values` under its dotted name, long ones cut."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+            yield f"{prefix}{key}", text if len(text) <= 200 else text[:199] + "…"
 
 
 def _escaped(text: str) -> str:

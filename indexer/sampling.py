@@ -27,10 +27,11 @@ class CrossDomainSampler:
         self._rows_of: dict[tuple[int, bool], IntArray] = {}
         for role in (False, True):
             chosen = rows[is_field[rows] == role]
-            order = np.argsort(classes[chosen], kind="stable")
-            values, starts = np.unique(classes[chosen][order], return_index=True)
-            for value, part in zip(values, np.split(chosen[order], starts[1:]), strict=True):
-                self._rows_of[int(value), role] = part
+            chosen = chosen[np.argsort(classes[chosen], kind="stable")]
+            values, starts = np.unique(classes[chosen], return_index=True)
+            ends = np.append(starts[1:], len(chosen))
+            for value, start, end in zip(values, starts, ends, strict=False):
+                self._rows_of[int(value), role] = chosen[start:end]
         present = sorted({species for species, _ in self._rows_of})
         both = [s for s in present if (s, False) in self._rows_of and (s, True) in self._rows_of]
         single = [s for s in present if s not in set(both)]

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from indexer.folds import Fold, ask, draw_folds
 from indexer.progress import Report, of_stage, silent
@@ -24,6 +24,7 @@ from indexer.splits import Splits
 from indexer.streams import stream_task, warmup_task
 from indexer.train import EpochRecord, fit
 from indexer.training_set import IntArray, TrainingSet, catalogue_splits, read_training_set
+from indexer.training_state import with_prefix
 from indexer.views import CachedViews, LiveViews, PictureReader, Views, affordable_views, fill_cache
 from models.artifacts import MODEL_KIND, writing
 from models.backbone import block_count, create_network, default_preprocessing, trunk_output_shape
@@ -132,6 +133,7 @@ class _Session:
         self.training_set, self.compute, self.report = training_set, compute, report
         self.workers = max(1, min(8, os.cpu_count() or 1))
         self._network = self._create_backbone()
+        self._warm_head: dict[str, Tensor] | None = None
         self.preprocessing = self._preprocessing(self._network)
 
     def folds(self) -> list[Fold]:
@@ -143,7 +145,7 @@ class _Session:
 
     def backbone(self, folds: list[Fold]) -> nn.Module:
         """The network to be cut: pre-trained, or warmed up from random weights."""
-        network = self._network.to(self.compute.device)
+        network = self._network.to(self.compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.config.warmup.epochs:
             rows = folds[0].rows if folds else np.flatnonzero(~self.training_set.is_validation)
             reader = self._reader(self.preprocessing)
@@ -152,6 +154,7 @@ class _Session:
             with _seeded([self.config.seed, _WARMUP]):
                 task = warmup_task(network, self.training_set, views, rows, self.config, self.compute)
             self._fit(task, "warmup", _WARMUP, self.config.warmup.epochs)
+            self._warm_head = with_prefix(dict(task.streams[0].module.state_dict()), "head")
         return network.eval()
 
     def views(self, backbone: nn.Module) -> tuple[Views, TwoStreamNetwork]:
@@ -222,7 +225,10 @@ class _Session:
             backbone_arguments=settings.arguments,
         )
         with _seeded([self.config.seed, stage]):
-            return TwoStreamNetwork(shape, backbone).to(self.compute.device)
+            network = TwoStreamNetwork(shape, backbone)
+        if self._warm_head is not None:
+            network.specialist_head.load_state_dict(self._warm_head)
+        return network.to(self.compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _reader(self, preprocessing: Preprocessing) -> PictureReader:
         return PictureReader(self.training_set.paths, preprocessing, self.config.augmentation, self.config.seed)

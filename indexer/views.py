@@ -15,13 +15,14 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 
 from indexer.augment import random_view
 from indexer.run_config import AugmentationConfig
+from indexer.stored_images import read_stored
 from indexer.training_set import IntArray
 from models.compute import Compute
-from models.decoding import decode_image
 from models.durable import replace_file
 from models.preprocess import Preprocessing
 from models.retrieval import FloatArray
@@ -56,18 +57,15 @@ class PictureReader:
 
     def views(self, row: int, wanted: Sequence[int]) -> FloatArray:
         """``(len(wanted), 3, H, W)`` float32; the picture is decoded once."""
-        image = decode_image(
-            self.paths[row],
-            max_pixels=2**31,
-            minimum_side=max(_OVERSAMPLING * self.preprocessing.image_size, self.preprocessing.minimum_decode_side),
-        )
+        side = max(_OVERSAMPLING * self.preprocessing.image_size, self.preprocessing.minimum_decode_side)
+        image = read_stored(self.paths[row], side)
         return np.stack([self._view(image, row, view) for view in wanted])
 
-    def _view(self, image: object, row: int, view: int) -> FloatArray:
+    def _view(self, image: Image.Image, row: int, view: int) -> FloatArray:
         if view == 0:
-            return self.preprocessing.apply(image)  # type: ignore[arg-type]
+            return self.preprocessing.apply(image)
         generator = np.random.default_rng([self.seed, row, view])
-        return random_view(image, self.preprocessing, self.augmentation, generator)  # type: ignore[arg-type]
+        return random_view(image, self.preprocessing, self.augmentation, generator)
 
     @property
     def digest(self) -> str:
@@ -115,11 +113,10 @@ class CachedViews:
         return torch.from_numpy(self._values[rows, views]).to(self._compute.device).float()
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference mode, whose tensors autograd refuses as inputs
 def run_frozen(frozen: nn.Module, pixels: FloatArray, compute: Compute) -> Tensor:
     """``(B, …)`` float32 on the device: what the frozen part gives for ``(B, 3, H, W)``."""
     with compute.autocast():
-        # A copy leaves inference mode, so that autograd may use it as an input later.
         return frozen(torch.from_numpy(pixels).to(compute.device)).float()
 
 

@@ -31,7 +31,9 @@ class Encoder:
         self.preprocessing = preprocessing
         self.space_id = space_id
         self.compute = compute
-        self._network = network.to(compute.device).eval().requires_grad_(False)
+        # Convolutions are two to three times as fast with the channels last; matrix products do not care.
+        network = network.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network = network.eval().requires_grad_(False)
 
     @property
     def dimensions(self) -> int:

@@ -108,8 +108,12 @@ def _background(size: tuple[int, int], green: float, palette: Palette, rng: np.r
     }[str(kind)]
     image = Image.new("RGB", small, base)
     pen = ImageDraw.Draw(image, "RGBA")
+    others_bloom = rng.choice([0.0, 0.0, 0.0, 0.12, 0.25])
     for _ in range(int(rng.integers(12, 34))):
         tone = scaled(mixed(base, palette.leaf, float(rng.uniform(0.0, 0.45))), float(rng.uniform(0.6, 1.2)))
+        if rng.random() < others_bloom:
+            # Flowers of other plants, so that the share of bright colour is no mark of a species.
+            tone = from_hsv(petal_hue(rng), rng.uniform(0.2, 0.8), rng.uniform(0.5, 0.95))
         _clutter(pen, small, tone, rng)
     if rng.random() < 0.3:
         for _ in range(int(rng.integers(4, 12))):

@@ -16,14 +16,14 @@ _LABEL_WORDS = (
 )  # fmt: skip
 
 
-_COVERED = (0.11, 0.25)
+_COVERED = (0.13, 0.28)
 """Share of the paper that leaves cover, where they can."""
 
 
 def render_sheet(plant: Plant, height: int, rng: np.random.Generator) -> Image.Image:
     """A portrait RGB picture, 2:3, of a pressed `plant` on paper with label, ruler and colour chart."""
     size = (2 * round(height * 2 / 3), 2 * height)
-    paper = from_hsv(rng.uniform(30, 58), rng.uniform(0.02, 0.2), rng.uniform(0.78, 0.97))
+    paper = from_hsv(rng.uniform(30, 58), rng.uniform(0.02, 0.22), rng.uniform(0.72, 0.97))
     image = Image.new("RGB", size, paper)
     _furniture(image, paper, rng)
     palette = _dried(paper, rng)
@@ -39,7 +39,7 @@ def render_sheet(plant: Plant, height: int, rng: np.random.Generator) -> Image.I
 
 def _dried(paper: Colour, rng: np.random.Generator) -> Palette:
     """Brown to olive drab, as the plant of this very sheet happened to dry."""
-    hue, sat, value = rng.uniform(22, 75), rng.uniform(0.25, 0.62), rng.uniform(0.26, 0.55)
+    hue, sat, value = rng.uniform(22, 75), rng.uniform(0.25, 0.62), rng.uniform(0.22, 0.6)
     petal = from_hsv(petal_hue(rng), rng.uniform(0.1, 0.45), rng.uniform(0.45, 0.85))
     return Palette(
         leaf=from_hsv(hue, sat, value),
@@ -69,7 +69,7 @@ def _mounted(plant: Plant, size: tuple[int, int], rng: np.random.Generator) -> P
     scale = float((room / (high - low)).min()) * float(rng.uniform(0.9, 1.0))
     # How much of the paper is dark must not tell the species, so that dense plants lie smaller.
     covered = leaf_cover(plant, float(np.prod(high - low))) * scale**2 / (width * height)
-    scale *= float(np.clip(np.sqrt(rng.uniform(*_COVERED) / covered), 0.66, 1.0))
+    scale *= float(np.clip(np.sqrt(rng.uniform(*_COVERED) / covered), 0.72, 1.0))
     slack = room - (high - low) * scale
     shift = np.array([width * 0.05, height * 0.03]) + slack * rng.uniform(0.2, 0.8, 2)
 

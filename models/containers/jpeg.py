@@ -7,7 +7,7 @@ from models.containers.orientation import orientation_of
 from models.errors import UnreadableImage
 
 _ENTROPY_END = re.compile(rb"\xff+[\x01-\xcf\xd8-\xfe]")
-_MAX_SCANS = 256
+_MAX_SCANS = 64
 _STANDALONE = frozenset((0x01, *range(0xD0, 0xD8)))
 
 

@@ -1,13 +1,9 @@
 """A small collection and a stand-in for the network, for everything that does not depend on one."""
 
 import io
-import json
-import os
-import subprocess
-import sys
+import queue
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +14,7 @@ from PIL import ImageDraw
 
 from app.inference import InferenceQueue
 from app.main import create_app
+from app.serve import AnnouncingServer, build_server
 from app.serving import ActiveBundle, Missing, OpenCatalogue, Serving, open_collection
 from app.settings import Settings
 from models.catalogue import Catalogue
@@ -135,14 +132,14 @@ def serving_with(identifier: FakeIdentifier | None, settings: Settings, collecti
     """What a service with the stand-in, or with no bundle, answers from."""
     if identifier is None:
         return Serving(collection, Missing("nothing is built: run `voucher build`"))
-    queue = InferenceQueue(
+    inference = InferenceQueue(
         identifier,
         queue_limit=settings.queue_limit,
         decode_workers=settings.decode_workers,
         max_pixels=settings.max_pixels,
         timeout_seconds=settings.request_timeout_seconds,
     )
-    return Serving(collection, ActiveBundle(identifier, queue))
+    return Serving(collection, ActiveBundle(identifier, inference))
 
 
 @pytest.fixture
@@ -183,46 +180,27 @@ def client(make_client: Callable[..., TestClient]) -> TestClient:
     return make_client()
 
 
-@dataclass(frozen=True)
-class RunningService:
-    """A service in its own process, at `http://127.0.0.1:port`; its log is in the file `log`."""
+@pytest.fixture(scope="module")
+def serve_in_thread(collection_home: Home) -> Iterator[Callable[..., int]]:
+    """Runs the real server with the stand-in in a thread, with the settings that are given; gives its port."""
+    running: list[tuple[AnnouncingServer, threading.Thread]] = []
 
-    process: subprocess.Popen[str]
-    port: int
-    log: Path
+    def start(**given: object) -> int:
+        addresses: queue.SimpleQueue[str] = queue.SimpleQueue()
 
-    def resident_bytes(self) -> int:
-        """Memory of the process."""
-        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
+        def load(settings: Settings) -> Serving:
+            return serving_with(fake_identifier(collection_home), settings, open_collection(collection_home))
 
-
-@pytest.fixture
-def start_service(collection_home: Home, tmp_path: Path) -> Iterator[Callable[..., RunningService]]:
-    """Starts the real server with the stand-in as a process of its own, with the settings that are given."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start(**given: object) -> RunningService:
-        script = Path(__file__).with_name("serve_small_collection.py")
-        log = tmp_path / f"service-{len(started)}.log"
-        settings = json.dumps({"home": str(collection_home.root), "port": 0, **given})
-        with log.open("w") as stderr:
-            process = subprocess.Popen(
-                [sys.executable, "-X", "dev", str(script), settings],
-                stdout=subprocess.PIPE, stderr=stderr, text=True, cwd=script.parents[2],
-            )  # fmt: skip
-        started.append(process)
-        assert process.stdout is not None
-        address = process.stdout.readline()
-        assert address.startswith("http://localhost:"), log.read_text()
-        return RunningService(process, int(address.rsplit(":", 1)[1].strip("/\n")), log)
+        server = build_server(Settings(home=collection_home.root, port=0, **given), addresses.put, load)
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        running.append((server, thread))
+        return int(addresses.get(timeout=20).rsplit(":", 1)[1].strip("/"))
 
     yield start
-    for process in started:
-        process.terminate()
-        process.wait(20)
-        assert process.stdout is not None
-        process.stdout.close()
+    for server, thread in running:
+        server.should_exit = True
+        thread.join(20)
 
 
 @pytest.fixture

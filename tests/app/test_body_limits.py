@@ -107,6 +107,13 @@ def test_a_body_without_end_is_left_and_its_connection_closed() -> None:
     assert client.sent_bytes < 20
 
 
+def test_no_more_than_some_times_the_limit_is_thrown_away() -> None:
+    client = Client([b"x" * 60] * 1000)
+    asyncio.run(limited(reads_nothing)(CHUNKED, client.receive, client.send))
+    assert client.headers[b"connection"] == b"close"
+    assert client.sent_bytes == 1620
+
+
 def test_a_client_that_waits_for_100_continue_is_not_asked_for_its_body() -> None:
     client = Client([b"x"])
     scope = scope_with(content_length="101", expect="100-continue")

@@ -104,7 +104,7 @@ def test_names_and_lineage_are_consistent() -> None:
 
 
 def test_names_do_not_run_out() -> None:
-    assert len({one.scientific_name for one in design_flora(1, 70, 0)}) == 70
+    assert len({one.scientific_name for one in design_flora(1, 35, 0)}) == 35
 
 
 def test_worker_processes_draw_the_same_bytes_as_one_process(flora: FloraSummary, tmp_path: Path) -> None:
@@ -159,13 +159,14 @@ def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
     assert draw_flora(tmp_path / "flora", workers=1, **TINY).manifest.is_file()
 
 
-def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_interrupt_leaves_nothing(tmp_path: Path, workers: int) -> None:
     def interrupt(done: int, total: int) -> None:
         if done:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        draw_flora(tmp_path / "flora", workers=1, on_progress=interrupt, **TINY)
+        draw_flora(tmp_path / "flora", workers=workers, on_progress=interrupt, **TINY)
     assert list(tmp_path.iterdir()) == []
 
 

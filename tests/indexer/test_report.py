@@ -91,6 +91,18 @@ def test_markdown_gives_counts_and_intervals_of_every_group(written):
     assert len({line.count("|") for line in table[:3]}) == 1
 
 
+@pytest.mark.usefixtures("no_plots")
+def test_run_is_kept_whole_in_json_and_flat_in_markdown(tmp_path):
+    inputs = report_inputs(size=3, hidden=(2,), streams=("ensemble",))
+    inputs["run"] = {"gate": {"kind": "a|b", "threshold": float("inf")}, "hidden": ["x"] * 300}
+    write_report(tmp_path / "report", **inputs)
+    content = json.loads((tmp_path / "report" / "figures.json").read_text(), parse_constant=pytest.fail)
+    assert content["run"] == {"gate": {"kind": "a|b", "threshold": "inf"}, "hidden": ["x"] * 300}
+    text = (tmp_path / "report" / "figures.md").read_text()
+    assert "| gate.kind | a\\|b |" in text
+    assert max(len(line) for line in text.splitlines() if line.startswith("| hidden")) < 250
+
+
 def test_plots_are_pictures_with_something_on_them(written):
     _, paths, _ = written
     pictures = [p for p in paths if p.suffix == ".png"]

@@ -1,0 +1,274 @@
+"""The page in a real browser."""
+
+import base64
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright (extra dev)")
+
+CHROMIUM = Path("/usr/bin/chromium")
+
+# Without the background switches Chromium calls home at every start.
+SWITCHES = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+DESKTOP = {"width": 1280, "height": 900}
+PHONE = {"width": 360, "height": 740}
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"needs {CHROMIUM} (Debian: apt-get install chromium)"),
+]
+
+DROP = """([encoded, type]) => {
+  const bytes = Uint8Array.from(atob(encoded), (c) => c.charCodeAt(0));
+  const transfer = new DataTransfer();
+  transfer.items.add(new File([bytes], "dropped", { type }));
+  const event = (name) => new DragEvent(name, { dataTransfer: transfer, bubbles: true, cancelable: true });
+  const target = document.querySelector("#form");
+  for (const name of ["dragenter", "dragover", "drop"]) target.dispatchEvent(event(name));
+}"""
+
+PASTE = """([encoded, type]) => {
+  const bytes = Uint8Array.from(atob(encoded), (c) => c.charCodeAt(0));
+  const transfer = new DataTransfer();
+  transfer.items.add(new File([bytes], "pasted", { type }));
+  document.dispatchEvent(new ClipboardEvent("paste", { clipboardData: transfer, bubbles: true, cancelable: true }));
+}"""
+
+
+@pytest.fixture(scope="module")
+def port(serve_in_thread: Callable[..., int]) -> int:
+    return serve_in_thread()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["sync_api.Browser"]:
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=str(CHROMIUM), args=SWITCHES)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def open_page(browser: "sync_api.Browser", port: int) -> Iterator[Callable[..., "sync_api.Page"]]:
+    """Opens the page; in the end no request went elsewhere, and nothing broke the policy or failed."""
+    contexts, requested, complaints = [], [], []
+
+    def open_page(viewport: dict[str, int] = DESKTOP, **options: object) -> "sync_api.Page":
+        context = browser.new_context(viewport=viewport, locale="en-GB", reduced_motion="reduce", **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(15_000)
+        page.on("request", lambda request: requested.append(request.url))
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(f"http://127.0.0.1:{port}/")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    here = (f"http://127.0.0.1:{port}/", f"blob:http://127.0.0.1:{port}/")
+    assert requested
+    assert [url for url in requested if not url.startswith(here)] == []
+    # A refused upload is an error message of the network; anything else is a fault of the page.
+    assert [text for text in complaints if "the server responded with a status of 4" not in text] == []
+
+
+@pytest.fixture
+def photo(encode: Callable[..., bytes], tmp_path: Path) -> Path:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(encode(11, size=(300, 400)))
+    return path
+
+
+def until(page: "sync_api.Page", expression: str) -> None:
+    """Wait until `expression` is true; Playwright's own way needs eval, which the page's policy forbids."""
+    deadline = time.monotonic() + 15
+    while not page.evaluate(expression):
+        assert time.monotonic() < deadline, f"never true: {expression}"
+        page.wait_for_timeout(30)
+
+
+def identify(page: "sync_api.Page", *files: Path) -> None:
+    page.set_input_files("#files", [str(file) for file in files])
+    page.get_by_role("button", name="Identify").click()
+    page.wait_for_selector("#answer:not([hidden])")
+
+
+def test_a_chosen_photo_gets_candidates_reason_and_sheets(open_page, photo: Path) -> None:
+    page = open_page()
+    assert page.get_by_role("button", name="Identify").is_disabled()
+    identify(page, photo)
+    assert page.locator("#answer-title").inner_text() == "Costus arabicus L."
+    assert page.locator("#answer-title i").inner_text() == "Costus arabicus"
+    decision = page.locator("#decision").inner_text()
+    assert decision == "The herbarium sheets decided. The sheets are close to the photo."
+    candidates = page.locator("#candidates .candidate")
+    assert candidates.count() == 3
+    assert "60%" in candidates.first.inner_text().replace("\u00a0", "")
+    assert "Costus · Costaceae" in candidates.first.inner_text()
+    assert "no field photos" not in candidates.first.inner_text()
+    assert "Known from herbarium sheets only" in candidates.nth(1).inner_text()
+    assert "Added after training" in candidates.nth(2).inner_text()
+    assert "similarity 0.70" in page.locator("#sheet-figure figcaption").inner_text()
+    until(page, "document.querySelector('#sheet-figure .mount img').naturalWidth > 0")
+    assert page.evaluate("document.querySelector('#photo-figure .mount img').naturalWidth") == 300
+    assert page.evaluate("document.activeElement.id") == "answer-title"
+
+
+def test_sheets_and_candidates_can_be_switched(open_page, photo: Path) -> None:
+    page = open_page()
+    identify(page, photo, photo)
+    assert page.locator("#photo-figure .strip button").count() == 2
+    page.locator("#photo-figure .strip button").nth(1).click()
+    assert "Your photo 2" in page.locator("#photo-figure figcaption").inner_text()
+    page.locator("#sheet-figure .strip button").nth(2).click()
+    assert "similarity 0.50" in page.locator("#sheet-figure figcaption").inner_text()
+    page.locator(".candidate").nth(1).click()
+    assert "Pinus sylvestris" in page.locator("#evidence-title").inner_text()
+    assert page.locator("#sheet-figure .strip").count() == 0
+    page.locator(".candidate").nth(2).click()
+    assert "No sheets" in page.locator("#sheet-figure").inner_text()
+
+
+def test_a_photo_is_zoomed_and_left_with_the_keyboard(open_page, photo: Path) -> None:
+    page = open_page()
+    identify(page, photo)
+    page.locator("#sheet-figure .mount").focus()
+    page.keyboard.press("Enter")
+    until(page, "document.querySelector('#viewer-image').naturalWidth > 0")
+    assert page.locator("#viewer").get_attribute("open") is not None
+    width = "document.querySelector('#viewer-image').offsetWidth"
+    until(page, f"{width} > 0")
+    fitting = page.evaluate(width)
+    page.keyboard.press("+")
+    page.keyboard.press("+")
+    assert page.evaluate(width) == pytest.approx(2 * fitting, rel=0.02)
+    page.locator("#viewer-stage").click(position={"x": 100, "y": 100})
+    assert page.evaluate(width) == pytest.approx(fitting, rel=0.02)
+    page.keyboard.press("Escape")
+    assert page.locator("#viewer").get_attribute("open") is None
+    assert page.evaluate("document.activeElement.className") == "mount"
+
+
+@pytest.mark.parametrize("way", [DROP, PASTE])
+def test_a_dropped_or_pasted_photo_is_taken(open_page, photo: Path, way: str) -> None:
+    page = open_page()
+    page.evaluate(way, [base64.b64encode(photo.read_bytes()).decode(), "image/jpeg"])
+    assert page.locator("#previews li").count() == 1
+    assert page.locator("#status").inner_text() == "1 photo chosen"
+    page.get_by_role("button", name="Identify").click()
+    page.wait_for_selector("#answer:not([hidden])")
+    assert page.locator(".candidate").count() == 3
+
+
+def test_photos_can_be_taken_out_and_no_more_than_five_go_in(open_page, photo: Path) -> None:
+    page = open_page()
+    page.set_input_files("#files", [str(photo)] * 6)
+    assert page.locator("#previews li").count() == 5
+    assert "Only 5 photos" in page.get_by_role("alert").inner_text()
+    page.get_by_role("button", name="Remove photo 5").click()
+    assert page.locator("#previews li").count() == 4
+    assert page.locator("#error").is_hidden()
+    for _ in range(4):
+        page.get_by_role("button", name="Remove photo 1").click()
+    assert page.get_by_role("button", name="Identify").is_disabled()
+
+
+def test_a_file_that_is_no_photo_is_refused_in_plain_words(open_page, photo: Path, tmp_path: Path) -> None:
+    page = open_page()
+    text = tmp_path / "notes.txt"
+    text.write_text("no photo")
+    page.set_input_files("#files", str(text))
+    assert "not a photo" in page.get_by_role("alert").inner_text()
+    disguised = tmp_path / "disguised.jpg"
+    disguised.write_text("<svg/>")
+    page.set_input_files("#files", [str(photo), str(disguised)])
+    page.get_by_role("button", name="Identify").click()
+    page.wait_for_selector("#error:not([hidden])")
+    message = page.get_by_role("alert").inner_text()
+    assert "Photo 2" in message
+    assert "JPEG, PNG, WebP or TIFF" in message
+    assert "disguised" not in message
+    page.get_by_role("button", name="Remove photo 2").click()
+    page.get_by_role("button", name="Identify").click()
+    page.wait_for_selector("#answer:not([hidden])")
+
+
+def test_an_upload_can_be_cancelled(open_page, photo: Path) -> None:
+    page = open_page()
+    held = []
+    page.route("**/v1/identifications", lambda route: held.append(route))  # the answer does not come
+    page.set_input_files("#files", str(photo))
+    page.get_by_role("button", name="Identify").click()
+    page.get_by_role("button", name="Cancel").click()
+    assert page.locator("#status").inner_text() == "Cancelled."
+    held[0].abort()
+    page.unroute("**/v1/identifications")
+    page.get_by_role("button", name="Identify").click()
+    page.wait_for_selector("#answer:not([hidden])")
+
+
+def test_the_herbarium_is_searched_and_shows_all_sheets_of_a_species(open_page, photo: Path) -> None:
+    page = open_page()
+    identify(page, photo)
+    page.get_by_role("link", name="All sheets of this species").click()
+    page.wait_for_selector("#sheets-grid li >> nth=2")
+    assert page.locator("#sheets-title").inner_text() == "Costus arabicus L."
+    assert "3 herbarium sheets" in page.locator("#sheets-count").inner_text()
+    assert "CAY herbarium CAY012345" in page.locator("#sheets-grid").inner_text()
+    page.get_by_role("link", name="The herbarium").click()
+    page.wait_for_selector("#species-list li >> nth=2")
+    page.get_by_label("Find a species").fill("pinaceae")
+    until(page, "document.querySelectorAll('#species-list li').length === 2")
+    page.get_by_role("link", name="Abies").click()
+    until(page, "document.querySelector('#sheets-count').textContent.startsWith('0 herbarium sheets')")
+    page.get_by_role("link", name="Identify").click()
+    page.locator("#answer-title").wait_for(state="visible")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_shows_everything_without_scrolling_sideways(open_page, photo: Path, scheme: str) -> None:
+    page = open_page(PHONE, has_touch=True, is_mobile=True, color_scheme=scheme)
+    overflow = "document.documentElement.scrollWidth - window.innerWidth"
+    assert page.evaluate(overflow) <= 0
+    assert page.get_by_text("Take a photo").is_visible()
+    identify(page, photo, photo, photo)
+    assert page.evaluate(overflow) <= 0
+    left, right = (page.locator(f"#{side}-figure .mount").bounding_box() for side in ("photo", "sheet"))
+    assert left["x"] + left["width"] <= right["x"]
+    assert left["y"] == pytest.approx(right["y"], abs=2)
+    page.locator("#sheet-figure .mount").tap()
+    until(page, "document.querySelector('#viewer').open")
+    assert page.locator("#viewer-close").bounding_box()["x"] + 30 < PHONE["width"]
+    page.locator("#viewer-close").tap()
+    page.get_by_role("link", name="The herbarium").tap()
+    page.wait_for_selector("#species-list li")
+    assert page.evaluate(overflow) <= 0
+
+
+def test_every_control_has_a_name_and_the_status_is_announced(open_page, photo: Path) -> None:
+    page = open_page()
+    identify(page, photo)
+    nameless = page.evaluate(
+        """() => [...document.querySelectorAll("button, input, a, img")].filter((control) => {
+          const name = control.getAttribute("aria-label") ?? control.alt ?? control.textContent;
+          const labelled = control.labels?.length || control.closest("button[aria-label]");
+          return !name.trim() && !labelled && control.id !== "viewer-image";
+        }).map((control) => control.outerHTML)"""
+    )
+    assert nameless == []
+    assert page.locator("#status").get_attribute("aria-live") == "polite"
+    assert "Answered in" in page.locator("#status").inner_text()

@@ -1,0 +1,198 @@
+"""The whole service over a small trained network: an answer, and every row of the error table."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+
+import pytest
+from fastapi.testclient import TestClient
+from starlette.types import Message
+
+from app.error_responses import (
+    TABLE,
+    AnswerTimeout,
+    BodyTimeout,
+    ClientGone,
+    MalformedRequest,
+    NotReady,
+    RequestTooLarge,
+    UnacceptableForm,
+    UnsupportedUpload,
+)
+from app.main import create_app
+from app.serve import build_server
+from app.settings import Settings
+from models.catalogue import Catalogue
+from models.errors import (
+    BundleError,
+    CatalogueError,
+    DeviceUnavailable,
+    EmbeddingSpaceMismatch,
+    ImageTooLarge,
+    InvalidImage,
+    ServiceOverloaded,
+    UnknownSheet,
+    UnknownSpecies,
+)
+from models.home import Home
+from models.specimens import FieldPhoto
+
+URL = "/v1/identifications"
+FORM = {"content-type": "multipart/form-data; boundary=b"}
+
+
+@pytest.fixture(scope="module")
+def service(trained_home: Home) -> Iterator[TestClient]:
+    with TestClient(create_app(Settings(home=trained_home.root, device="cpu"))) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def field_photo(trained_home: Home) -> tuple[FieldPhoto, bytes]:
+    with Catalogue.open(trained_home) as catalogue:
+        photo = next(catalogue.field_photos())
+        return photo, catalogue.image_store.path(photo.image).read_bytes()
+
+
+def send(service: TestClient, *photos: bytes, **fields: str) -> object:
+    return service.post(URL, files=[("photos", ("p", photo, "image/jpeg")) for photo in photos], data=fields)
+
+
+def test_a_field_photo_is_named_with_sheets_that_can_be_seen(service: TestClient, field_photo) -> None:
+    _, content = field_photo
+    response = send(service, content, top_k="6")
+    assert response.status_code == 200, response.text
+    body = response.json()
+    assert body["bundle_id"] == service.get("/readyz").json()["bundle_id"]
+    known = {species["species_id"] for species in service.get("/v1/species").json()["species"]}
+    assert {candidate["species_id"] for candidate in body["candidates"]} == known
+    probabilities = [candidate["probability"] for candidate in body["candidates"]]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert sum(probabilities) == pytest.approx(1, abs=1e-3)
+    assert body["decision"]["reason"]
+    for candidate in body["candidates"]:
+        assert len(candidate["sheets"]) == 3
+        for sheet in candidate["sheets"]:
+            assert service.get(f"/v1/sheets/{sheet['sheet_id']}").json()["species_id"] == candidate["species_id"]
+            assert service.get(sheet["thumbnail_url"]).headers["content-type"] == "image/jpeg"
+    assert sum(not candidate["has_field_photos"] for candidate in body["candidates"]) == 2
+
+
+def test_the_same_photos_get_the_same_answer(service: TestClient, field_photo) -> None:
+    _, content = field_photo
+    first, second = (send(service, content, content).json()["candidates"] for _ in range(2))
+    assert first == second
+
+
+class Rig:
+    """Makes services over one home, and asks them in ways that a well-behaved client does not."""
+
+    def __init__(self, home: Home, photo: bytes) -> None:
+        self.home = home
+        self.photo = photo
+        self._opened: list[TestClient] = []
+
+    def service(self, **given: object) -> TestClient:
+        settings = Settings(**({"home": self.home.root, "device": "cpu"} | given))
+        client = TestClient(create_app(settings), raise_server_exceptions=False)
+        client.__enter__()
+        self._opened.append(client)
+        return client
+
+    def close(self) -> None:
+        for client in self._opened:
+            client.__exit__(None, None, None)
+
+    def status_for(self, receive: Callable[[], Awaitable[Message]], **given: object) -> int:
+        """Status that the application answers with when its client behaves as `receive` does."""
+        client = self.service(**given)
+        headers = [(b"content-type", FORM["content-type"].encode()), (b"transfer-encoding", b"chunked")]
+        scope = {"type": "http", "method": "POST", "path": URL, "headers": headers, "query_string": b""}
+        sent: list[Message] = []
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        asyncio.run(client.app(scope, receive, send))
+        return int(sent[0]["status"])
+
+
+@pytest.fixture
+def rig(tiny_home: Home, field_photo: tuple[FieldPhoto, bytes]) -> Iterator[Rig]:
+    made = Rig(tiny_home, field_photo[1])
+    yield made
+    made.close()
+
+
+def too_slow(rig: Rig) -> int:
+    async def receive() -> Message:
+        await asyncio.sleep(10)
+        return {"type": "http.disconnect"}
+
+    return rig.status_for(receive, body_timeout_seconds=0.05)
+
+
+def gone(rig: Rig) -> int:
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    return rig.status_for(receive)
+
+
+def without_its_file(rig: Rig) -> int:
+    with Catalogue.open(rig.home) as catalogue:
+        sheet = next(catalogue.sheets())
+        catalogue.image_store.path(sheet.image).unlink()
+    return rig.service().get(f"/v1/sheets/{sheet.sheet_id}/image").status_code
+
+
+def with_a_failing_network(rig: Rig, failure: Exception) -> int:
+    service = rig.service()
+
+    def fail(*arguments: object, **named: object) -> None:
+        raise failure
+
+    service.app.state.serving.bundle.identifier.identify_tensors = fail
+    return send(service, rig.photo).status_code
+
+
+WAYS: dict[type[Exception], Callable[[Rig], int]] = {
+    MalformedRequest: lambda rig: rig.service().post(URL, content=b"--b\r\n", headers=FORM).status_code,
+    UnknownSpecies: lambda rig: rig.service().get("/v1/species/none").status_code,
+    UnknownSheet: lambda rig: rig.service().get("/v1/sheets/none/image").status_code,
+    BodyTimeout: too_slow,
+    RequestTooLarge: lambda rig: send(rig.service(max_request_bytes=1024), rig.photo).status_code,
+    ImageTooLarge: lambda rig: send(rig.service(max_pixels=4096), rig.photo).status_code,
+    UnsupportedUpload: lambda rig: send(rig.service(), b"GIF89a").status_code,
+    InvalidImage: lambda rig: send(rig.service(), rig.photo[: len(rig.photo) // 2]).status_code,
+    UnacceptableForm: lambda rig: send(rig.service(), rig.photo, top_k="0").status_code,
+    ClientGone: gone,
+    CatalogueError: without_its_file,
+    NotReady: lambda rig: send(rig.service(home=rig.home.root / "nothing"), rig.photo).status_code,
+    BundleError: lambda rig: with_a_failing_network(rig, EmbeddingSpaceMismatch("of another network")),
+    ServiceOverloaded: lambda rig: send(rig.service(max_buffered_bytes=1024), rig.photo).status_code,
+    AnswerTimeout: lambda rig: send(rig.service(request_timeout_seconds=0.0001), rig.photo).status_code,
+}
+
+
+@pytest.mark.parametrize("kind", list(TABLE))
+def test_every_row_of_the_table_is_reached(rig: Rig, kind: type[Exception]) -> None:
+    assert WAYS[kind](rig) == TABLE[kind].status
+
+
+def test_what_is_not_in_the_table_is_500(rig: Rig) -> None:
+    assert with_a_failing_network(rig, ZeroDivisionError()) == 500
+
+
+def test_a_home_without_a_bundle_is_served_and_tells_what_to_do(rig: Rig) -> None:
+    rig.home.active_pointer.unlink()
+    service = rig.service()
+    assert service.get("/healthz").status_code == 200
+    response = service.get("/readyz")
+    assert response.status_code == 503
+    assert "voucher" in response.json()["detail"]
+    assert service.get("/v1/species").json()["total"] == 6
+
+
+def test_a_device_that_is_not_there_keeps_the_service_from_starting(rig: Rig) -> None:
+    with pytest.raises(DeviceUnavailable):
+        build_server(Settings(home=rig.home.root, device="cuda:99"), announce=pytest.fail)

@@ -1,0 +1,53 @@
+"""Fixtures shared by all tests: a small drawn flora, and a home in which a tiny network was trained on it."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from tests_support import TINY_CONFIG
+
+from indexer.build_gallery import build
+from indexer.demo_flora import draw_flora
+from indexer.import_dataset import import_dataset
+from indexer.run_config import RunConfig
+from indexer.training_run import TrainingRun, train
+from models.catalogue import Catalogue
+from models.compute import Compute
+from models.home import Home
+
+
+@pytest.fixture(scope="session")
+def tiny_flora(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A drawn flora of six species, two of them herbarium-only, as a manifest dataset. Do not change it."""
+    folder = tmp_path_factory.mktemp("flora") / "flora"
+    draw_flora(
+        folder,
+        species=6,
+        herbarium_only=2,
+        sheets_per_species=4,
+        photos_per_species=6,
+        test_photos_per_species=2,
+        image_height=96,
+        workers=1,
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained_home(tiny_flora: Path, tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """A home with the tiny flora imported, a tiny network trained and an index active. Do not change it."""
+    home = Home(tmp_path_factory.mktemp("home"))
+    import_dataset(tiny_flora, home)
+    compute = Compute.resolve("cpu")
+    with Catalogue.open(home) as catalogue:
+        run = TrainingRun.start(home, catalogue, RunConfig.model_validate(TINY_CONFIG))
+        train(home, catalogue, run, compute)
+        build(home, catalogue, compute)
+    return home
+
+
+@pytest.fixture
+def tiny_home(trained_home: Home, tmp_path: Path) -> Home:
+    """A copy of the trained home that a test may change."""
+    shutil.copytree(trained_home.root, tmp_path / "home")
+    return Home(tmp_path / "home")

@@ -1,0 +1,49 @@
+"""What several test files need: the smallest run config, and datasets of a few pictures."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from indexer.import_dataset import import_dataset
+from models.home import Home
+
+TINY_CONFIG: dict[str, Any] = {
+    "seed": 5,
+    "backbone": {
+        "name": "vit_tiny_patch16_224",
+        "pretrained": False,
+        "image_size": 48,
+        "last_blocks": 1,
+        "arguments": {"embed_dim": 24, "depth": 2, "num_heads": 2, "patch_size": 8},
+    },
+    "heads": {"projection_hidden": 16, "projection_dimensions": 24},
+    "sampling": {"species_per_batch": 6, "images_per_role": 2},
+    "augmentation": {"views": 1},
+    "optimizer": {"epochs": 2, "steps_per_epoch": 3, "learning_rate": 1e-3},
+    "calibration": {"folds": 2, "epochs": 1},
+}
+"""A two-block vision transformer from random weights: seconds to train, useless as a botanist."""
+
+
+def noise_picture(seed: int, size: tuple[int, int] = (40, 60)) -> Image.Image:
+    """A picture of random pixels, another one for each seed."""
+    pixels = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def write_manifest(folder: Path, rows: list[tuple[str, str]]) -> Home:
+    """A home below `folder` with one picture for each (species, role)."""
+    dataset = folder / "dataset"
+    dataset.mkdir()
+    with (dataset / "manifest.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "species_id", "role"])
+        for number, (species, role) in enumerate(rows):
+            noise_picture(number).save(dataset / f"{number}.png")
+            writer.writerow([f"{number}.png", species, role])
+    home = Home(folder / "home")
+    import_dataset(dataset, home)
+    return home
