@@ -5,8 +5,6 @@ from typing import Annotated
 
 import typer
 
-from app.serve import serve
-from app.settings import load_settings
 from models.errors import VoucherError
 
 
@@ -25,6 +23,10 @@ def serve_command(
     The active bundle of the home is loaded when the service starts. Limits are set with VOUCHER_
     environment variables, e.g. VOUCHER_MAX_UPLOAD_BYTES.
     """
+    # Loaded here, since the other commands of the console script need neither a web server nor networks.
+    from app.serve import serve
+    from app.settings import load_settings
+
     try:
         settings = load_settings(home=home, host=host, port=port, device=device)
         serve(settings, announce=lambda address: typer.echo(f"voucher is at {address}  (Ctrl-C stops it)"))

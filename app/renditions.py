@@ -33,8 +33,8 @@ class Renditions:
         path = self._folder / image.stored_sha256[:2] / f"{image.stored_sha256}-{size}.jpg"
         try:
             return path.read_bytes()
-        except FileNotFoundError:
-            pass
+        except OSError:
+            pass  # not there, or of no use: made anew
         rendition = self._render(image, size)
         try:
             _keep(rendition, path)

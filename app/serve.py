@@ -1,5 +1,6 @@
 """Runs the service until it is told to stop."""
 
+import contextlib
 import ctypes
 import logging
 import sys
@@ -87,4 +88,7 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     """
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
     return_large_blocks()
-    build_server(settings, announce).run()
+    server = build_server(settings, announce)
+    # uvicorn raises the signal again when it is done; Ctrl-C is how this is meant to end.
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run()

@@ -202,22 +202,26 @@ def _compute(device: str, precision: str = "auto") -> Any:
     return Compute.resolve(device, precision=precision)  # type: ignore[arg-type]
 
 
-def _add_commands_of_other_packages() -> None:
-    """`serve` and what else stands beside this package, found as it is installed, not imported by name."""
-    for entry in importlib.metadata.entry_points(group="voucher.commands"):
-        app.command(entry.name)(entry.load())
+def assemble() -> typer.Typer:
+    """The whole command: what stands in this file and the groups beside it, and the commands of other packages.
 
-
-def main() -> None:
-    """Entry point of the console script; an expected error is one line and exit status 2."""
+    Those, such as `serve`, are found as they are installed and not imported by name, so that the layers stay apart.
+    """
     from indexer.bench_command import bench_app
     from indexer.demo import demo_command
 
     app.command("demo")(demo_command)
     app.add_typer(bench_app, name="bench")
-    _add_commands_of_other_packages()
+    for entry in importlib.metadata.entry_points(group="voucher.commands"):
+        app.command(entry.name)(entry.load())
+    return app
+
+
+def main() -> None:
+    """Entry point of the console script; an expected error is one line and exit status 2."""
+    command = assemble()
     try:
-        app()
+        command()
     except VoucherError as error:
         console.errors.print(f"voucher: {error}", markup=False, soft_wrap=True)
         sys.exit(2)

@@ -1,10 +1,13 @@
 import io
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from app.renditions import Renditions
+from models.catalogue import Catalogue
 from models.home import Home
 
 MakeClient = Callable[..., TestClient]
@@ -151,6 +154,18 @@ def test_thumbnails_are_kept_and_made_again_when_they_are_gone(client: TestClien
     kept[0].unlink()
     assert client.get(url).content == first
     assert not list(collection_home.renditions.rglob(".*"))
+
+
+def test_thumbnails_are_served_though_they_cannot_be_kept(
+    collection_home: Home, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    taken = tmp_path / "file"
+    taken.write_bytes(b"where the folder should be")
+    with Catalogue.open(collection_home) as catalogue:
+        image = next(catalogue.sheets()).image
+        rendition = Renditions(taken / "below", catalogue.image_store).get(image, 160)
+    assert Image.open(io.BytesIO(rendition)).format == "JPEG"
+    assert "cannot be kept" in caplog.text
 
 
 def test_a_sheet_whose_file_is_gone_is_500_and_tells_no_path(client: TestClient, collection_home: Home) -> None:

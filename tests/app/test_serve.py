@@ -10,6 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from app import command
+from app import serve as serve_module
 from app.serve import build_server
 from app.serving import Missing, Serving
 from app.settings import Settings
@@ -139,7 +140,7 @@ def test_the_command_passes_its_options_on_and_tells_the_address(monkeypatch: py
         seen.append(settings)
         announce("http://localhost:8765/")
 
-    monkeypatch.setattr(command, "serve", served)
+    monkeypatch.setattr(serve_module, "serve", served)
     monkeypatch.setenv("VOUCHER_HOME", str(tmp_path))
     result = CliRunner().invoke(command_line(), ["--host", "0.0.0.0", "--port", "8765", "--device", "cpu"])
     assert result.exit_code == 0, result.output
@@ -151,7 +152,7 @@ def test_the_command_says_what_is_wrong_without_a_traceback(monkeypatch: pytest.
     def served(settings: Settings, announce: Callable[[str], None]) -> None:
         raise DeviceUnavailable("there is no cuda:7")
 
-    monkeypatch.setattr(command, "serve", served)
+    monkeypatch.setattr(serve_module, "serve", served)
     result = CliRunner().invoke(command_line(), ["--device", "cuda:7"])
     assert result.exit_code == 2
     assert "there is no cuda:7" in result.output
