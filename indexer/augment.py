@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from indexer.run_config import AugmentationConfig
-from models.preprocess import Preprocessing
+from models.preprocess import Preprocessing, letterboxed, mean_colour
 from models.retrieval import FloatArray
 
 
@@ -12,6 +12,8 @@ def random_view(
     image: Image.Image, preprocessing: Preprocessing, config: AugmentationConfig, generator: np.random.Generator
 ) -> FloatArray:
     """``(3, image_size, image_size)`` float32 of a random crop, turned, flipped and mildly recoloured."""
+    if preprocessing.crop == "letterbox":
+        image = letterboxed(image, 2 * preprocessing.image_size, Image.Resampling.BILINEAR)
     view = _rotated(image, config.rotation_degrees * float(generator.uniform(-1, 1)))
     size = (preprocessing.image_size, preprocessing.image_size)
     view = view.resize(size, Image.Resampling.BICUBIC, box=_random_box(view.size, config.minimum_area, generator))
@@ -26,8 +28,7 @@ def _rotated(image: Image.Image, degrees: float) -> Image.Image:
     if abs(degrees) < 1.0:
         return image
     # The corners that come in are given the mean colour, so that no black wedge tells views apart.
-    mean = tuple(int(v) for v in np.asarray(image.resize((1, 1), Image.Resampling.BOX)).reshape(-1))
-    return image.rotate(degrees, Image.Resampling.BILINEAR, fillcolor=mean)
+    return image.rotate(degrees, Image.Resampling.BILINEAR, fillcolor=mean_colour(image))
 
 
 def _random_box(

@@ -29,7 +29,7 @@ def draw_folds(training_set: TrainingSet, count: int, generator: np.random.Gener
 
     Fold f hides all photos of one group of species, and, of the other species, one part of the observations. So over
     all folds every photo is asked about twice: once as of a herbarium-only species, once as of one with photos.
-    A single fold hides a third of the species and asks about the validation split besides.
+    A single fold hides a quarter of the species and asks about the validation split besides.
     """
     everything = np.arange(len(training_set))
     both = shared_classes(training_set, everything)
@@ -40,7 +40,7 @@ def draw_folds(training_set: TrainingSet, count: int, generator: np.random.Gener
     classes, groups = training_set.classes, training_set.groups
     shuffled = generator.permutation(both)
     if count == 1:
-        hidden = np.isin(classes, shuffled[: max(1, len(both) // 3)]) & training_set.is_field
+        hidden = np.isin(classes, shuffled[: max(1, len(both) // 4)]) & training_set.is_field
         asked = everything[hidden | (training_set.is_validation & training_set.is_field)]
         return [Fold(np.setdiff1d(everything[~training_set.is_validation], asked), asked)]
     species_groups = np.array_split(shuffled, count)

@@ -21,7 +21,8 @@ class BackboneConfig(_Section):
     pretrained: bool = Field(True, description="false: start from random weights (use [warmup])")
     image_size: int | None = Field(None, ge=16, description="pixels; none: the network's own")
     last_blocks: int = Field(5, ge=1)
-    crop: Literal["center", "squash"] = "center"
+    crop: Literal["center", "squash", "letterbox"] = "center"
+    statistics: Literal["fixed", "image"] = Field("fixed", description="image: by each picture's own; random weights")
     arguments: dict[str, Any] = Field(default_factory=dict, description="passed on to timm.create_model")
 
 

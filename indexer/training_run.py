@@ -211,7 +211,8 @@ class _Session:
     def _preprocessing(self, network: Any) -> Preprocessing:
         own = network.pretrained_cfg.get("input_size", (3, 224, 224))[-1]
         size = self.config.backbone.image_size or int(own)
-        return default_preprocessing(network, size, crop=self.config.backbone.crop)
+        settings = self.config.backbone
+        return default_preprocessing(network, size, crop=settings.crop, statistics=settings.statistics)
 
     def _two_streams(self, backbone: nn.Module, stage: int) -> TwoStreamNetwork:
         settings, heads = self.config.backbone, self.config.heads

@@ -61,7 +61,11 @@ def _is_vision_transformer(backbone: str) -> bool:
 
 
 def default_preprocessing(
-    network: nn.Module, image_size: int, *, crop: Literal["center", "squash"] = "center"
+    network: nn.Module,
+    image_size: int,
+    *,
+    crop: Literal["center", "squash", "letterbox"] = "center",
+    statistics: Literal["fixed", "image"] = "fixed",
 ) -> Preprocessing:
     """The preprocessing that the network was pre-trained with, at `image_size` pixels."""
     settings = resolve_model_data_config(network)
@@ -73,6 +77,7 @@ def default_preprocessing(
         interpolation="bilinear" if bilinear else "bicubic",
         crop=crop,
         crop_fraction=float(settings["crop_pct"]) if crop == "center" else 1.0,
+        statistics=statistics,
     )
 
 

@@ -17,6 +17,23 @@ _RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling
 # the result; at 2 the vectors of the small ViT keep a cosine above 0.999 to those of the full decode.
 _DECODE_OVERSAMPLING = 2
 
+_LEAST_DEVIATION = 0.5
+"""Grey levels added to a picture's own deviation, so that a blank one does not become noise."""
+
+
+def letterboxed(image: Image.Image, size: int, resampling: Image.Resampling) -> Image.Image:
+    """A square of `size` pixels with the whole picture in its middle, on the picture's mean colour."""
+    scale = size / max(image.size)
+    inner = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), resampling)
+    square = Image.new("RGB", (size, size), mean_colour(inner))
+    square.paste(inner, ((size - inner.width) // 2, (size - inner.height) // 2))
+    return square
+
+
+def mean_colour(image: Image.Image) -> tuple[int, ...]:
+    """Mean of each channel, 0 … 255."""
+    return tuple(int(v) for v in np.asarray(image).reshape(-1, 3).mean(axis=0))
+
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
@@ -24,29 +41,36 @@ class Preprocessing:
 
     ``center``: the shorter side is resized to ``image_size / crop_fraction`` and the middle square is cut
     out, which is timm's evaluation transform. ``squash``: the whole picture is resized to the square, so
-    that no part of a tall sheet is lost.
+    that no part of a tall sheet is lost. ``letterbox``: the same, but proportions are kept and the rest of the square
+    is filled with the mean colour.
+
+    `statistics` ``fixed`` normalises by `mean` and `std`, as pre-trained networks want it; ``image`` by each picture's
+    own channel means and deviations, which takes light and paper out of it, for networks trained from random weights.
     """
 
     image_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
-    crop: Literal["center", "squash"] = "center"
+    crop: Literal["center", "squash", "letterbox"] = "center"
     crop_fraction: float = 1.0
+    statistics: Literal["fixed", "image"] = "fixed"
 
     def __post_init__(self) -> None:
         if self.image_size < 16:
             raise InvalidConfig(f"image_size must be at least 16 pixels, not {self.image_size}")
         if not 0.5 <= self.crop_fraction <= 1.0:
             raise InvalidConfig(f"crop_fraction must lie in 0.5 … 1, not {self.crop_fraction}")
-        if self.interpolation not in _RESAMPLING or self.crop not in ("center", "squash"):
+        if self.interpolation not in _RESAMPLING or self.crop not in ("center", "squash", "letterbox"):
             raise InvalidConfig(f"unknown interpolation or crop: {self.interpolation!r}, {self.crop!r}")
+        if self.statistics not in ("fixed", "image"):
+            raise InvalidConfig(f"statistics are fixed or image, not {self.statistics!r}")
         if min(self.std) <= 0:
             raise InvalidConfig("std must be positive")
 
     @property
     def resized_side(self) -> int:
-        """Pixels of the shorter side after resizing, before the crop."""
+        """Pixels of the shorter side after resizing, before the crop; of the longer one for a letterbox."""
         return int(self.image_size / self.crop_fraction) if self.crop == "center" else self.image_size
 
     @property
@@ -63,6 +87,8 @@ class Preprocessing:
         if image.mode != "RGB":
             raise ValueError(f"expected an RGB picture, got {image.mode}")
         size = self.image_size
+        if self.crop == "letterbox":
+            return letterboxed(image, size, _RESAMPLING[self.interpolation])
         return image.resize((size, size), _RESAMPLING[self.interpolation], box=self._source_box(image.size))
 
     def _source_box(self, size: tuple[int, int]) -> tuple[float, float, float, float] | None:
@@ -88,8 +114,12 @@ class Preprocessing:
     def normalise(self, image: Image.Image) -> FloatArray:
         """``(3, H, W)`` float32: pixels / 255, less the mean, by the standard deviation."""
         pixels = np.asarray(image, dtype=np.float32)
-        mean = np.asarray(self.mean, dtype=np.float32) * 255.0
-        inverse = 1.0 / (np.asarray(self.std, dtype=np.float32) * 255.0)
+        if self.statistics == "image":
+            mean = pixels.mean(axis=(0, 1))
+            inverse = 1.0 / (pixels.std(axis=(0, 1)) + _LEAST_DEVIATION)
+        else:
+            mean = np.asarray(self.mean, dtype=np.float32) * 255.0
+            inverse = 1.0 / (np.asarray(self.std, dtype=np.float32) * 255.0)
         return np.ascontiguousarray(((pixels - mean) * inverse).transpose(2, 0, 1))
 
     def to_json(self) -> dict[str, Any]:

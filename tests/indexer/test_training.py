@@ -154,11 +154,11 @@ def test_rotating_folds_ask_about_every_photo_unseen() -> None:
     assert hidden_somewhere == {0, 1, 2, 3}
 
 
-def test_a_single_fold_hides_a_third_and_asks_about_the_validation_split() -> None:
-    data = training_set(dict.fromkeys(range(6), 5))
+def test_a_single_fold_hides_a_quarter_and_asks_about_the_validation_split() -> None:
+    data = training_set(dict.fromkeys(range(8), 5))
     (fold,) = draw_folds(data, 1, np.random.default_rng(0))
     seen = set(data.classes[fold.rows[data.is_field[fold.rows]]].tolist())
-    assert len(seen) == 4
+    assert len(seen) == 6
     assert not data.is_validation[fold.rows].any()
     others = fold.asked[np.isin(data.classes[fold.asked], list(seen))]
     assert data.is_validation[others].all()
