@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from indexer.calibrate_gate import FittedGate, GateKind, fit_gate
-from indexer.embed import embed_files
+from indexer.embed import embed_sheets
 from indexer.embedding_store import EmbeddingStore
 from indexer.progress import Report, silent
 from indexer.splits import Splits
@@ -125,7 +125,7 @@ def _embeddings(
     paths = ((s.image.stored_sha256, catalogue.image_store.path(s.image)) for s in missing)
     done = 0
     report("embedding sheets", 0, len(missing))
-    for digests, vectors in _shards(embed_files(paths, encoder)):
+    for digests, vectors in _shards(embed_sheets(paths, encoder)):
         store.add(digests, vectors)
         done += len(digests)
         report("embedding sheets", done, len(missing))

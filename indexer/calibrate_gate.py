@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize, minimize_scalar
+from scipy.special import log_softmax
 
 from models.bundle import CalibrationSet
 from models.errors import InvalidConfig
@@ -142,8 +143,8 @@ def _fit_fusion(
     def loss(values: NDArray[np.float64]) -> float:
         total = _PRIOR_STRENGTH * float(((values - start) ** 2).sum())
         for rows, evidence in parts:
-            log_weights = gate(values).log_weights(evidence)
-            log_probabilities = masked_log_softmax(log_weights.astype(np.float32), 1.0)
+            # In float64: the optimiser's differences of 1e-8 would vanish in float32.
+            log_probabilities = log_softmax(gate(values).log_weights(evidence), axis=1)
             total -= float(weights[rows] @ log_probabilities[np.arange(len(rows)), calibration.truth[rows]])
         return total
 

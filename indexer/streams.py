@@ -16,11 +16,12 @@ from models.compute import Compute
 from models.heads import SpecialistHead, unit
 from models.losses import CrossDomainTripletLoss, SpecialistLoss
 from models.retrieval import FloatArray
+from models.specimens import Role
 from models.two_stream import TwoStreamNetwork
 
 _CHUNK = 64
-_SHEETS_OF_PROTOTYPE = 10
-"""Sheets a species that validation prototypes are made of; the built index uses all of them."""
+_IMAGES_OF_MEAN = 10
+"""Images a species that validation prototypes and domain means are made of; the built index uses all sheets."""
 
 
 def stream_task(
@@ -54,6 +55,7 @@ def stream_task(
         return losses
 
     def validate() -> dict[str, float]:
+        fit_domain_means(network, training_set, views, rows, compute)
         return validation_figures(network, training_set, views, rows, validation_rows, compute)
 
     return Task(
@@ -126,8 +128,10 @@ def _groups(parameters: Any, rate: Callable[[str], float], weight_decay: float) 
 
 
 @torch.inference_mode()
-def outputs(network: TwoStreamNetwork, views: Views, rows: IntArray, compute: Compute) -> tuple[FloatArray, FloatArray]:
-    """Logits ``(N, C)`` and unit embeddings ``(N, D)`` of the plain views of `rows`."""
+def photo_outputs(
+    network: TwoStreamNetwork, views: Views, rows: IntArray, compute: Compute
+) -> tuple[FloatArray, FloatArray]:
+    """Logits ``(N, C)`` and centred unit embeddings ``(N, D)`` of the plain views of field photos."""
     network.eval()
     logits = np.empty((len(rows), network.shape.classes), dtype=np.float32)
     embeddings = np.empty((len(rows), network.shape.projection_dimensions), dtype=np.float32)
@@ -136,24 +140,62 @@ def outputs(network: TwoStreamNetwork, views: Views, rows: IntArray, compute: Co
         tokens = views.plain_batch(rows[part])
         with compute.autocast():
             logits[part] = network.specialist_head(network.specialist_tail(tokens)).float().cpu().numpy()
-            embeddings[part] = network.embed_tokens(tokens).float().cpu().numpy()
+            embedded = network.centred(network.embed_tokens(tokens), Role.FIELD)
+        embeddings[part] = embedded.cpu().numpy()
     return logits, embeddings
 
 
 @torch.inference_mode()
-def prototypes(
-    network: TwoStreamNetwork, views: Views, rows: IntArray, classes: IntArray, compute: Compute
+def class_means(
+    network: TwoStreamNetwork, views: Views, rows: IntArray, classes: IntArray, role: Role | None, compute: Compute
 ) -> tuple[FloatArray, BoolArray]:
-    """Unit mean embedding ``(C, D)`` of the sheets `rows` of each class, and which classes ``(C,)`` have any."""
+    """Mean embedding ``(C, D)`` of the images `rows` of each class, and which classes ``(C,)`` have any.
+
+    Centred as images of `role`; as they come if it is None.
+    """
     network.eval()
     sums = np.zeros((network.shape.classes, network.shape.projection_dimensions), dtype=np.float32)
     for start in range(0, len(rows), _CHUNK):
         part = rows[start : start + _CHUNK]
         with compute.autocast():
             embedded = network.embed_tokens(views.plain_batch(part))
-        np.add.at(sums, classes[part], embedded.float().cpu().numpy())
-    norms = np.linalg.norm(sums, axis=1, keepdims=True)
-    return sums / np.maximum(norms, 1e-6), norms[:, 0] > 1e-6
+        if role is not None:
+            embedded = network.centred(embedded, role)
+        np.add.at(sums, classes[part], embedded.cpu().numpy())
+    counts = np.bincount(classes[rows], minlength=len(sums))
+    means: FloatArray = sums / np.maximum(counts, 1).astype(np.float32)[:, None]
+    return means, counts > 0
+
+
+def prototypes(
+    network: TwoStreamNetwork, views: Views, rows: IntArray, classes: IntArray, compute: Compute
+) -> tuple[FloatArray, BoolArray]:
+    """Unit prototype ``(C, D)`` of the sheets `rows` of each class, and which classes ``(C,)`` have one."""
+    means, present = class_means(network, views, rows, classes, Role.SHEET, compute)
+    norms = np.linalg.norm(means, axis=1, keepdims=True)
+    unit_means: FloatArray = means / np.maximum(norms, np.float32(1e-6))
+    return unit_means, present & (norms[:, 0] > 1e-6)
+
+
+def fit_domain_means(
+    network: TwoStreamNetwork, training_set: TrainingSet, views: Views, rows: IntArray, compute: Compute
+) -> None:
+    """Centre both domains on the mean of all species' sheets.
+
+    Where photos lie apart from sheets is learnt on the species that have both, so that a lack of photos of the others
+    shifts nothing. With fewer than two such species the embeddings stay as they are.
+    """
+    shared = shared_classes(training_set, rows)
+    if len(shared) < 2:
+        return
+    classes, is_field = training_set.classes, training_set.is_field
+    sheets = _some_of_each(rows[~is_field[rows]], classes)
+    photos = _some_of_each(rows[is_field[rows]], classes)
+    of_sheets, present = class_means(network, views, sheets, classes, None, compute)
+    of_photos, _ = class_means(network, views, photos, classes, None, compute)
+    centre = of_sheets[present].mean(axis=0)
+    offset = of_photos[shared].mean(axis=0) - of_sheets[shared].mean(axis=0)
+    network.set_domain_means(torch.from_numpy(centre), torch.from_numpy(centre + offset))
 
 
 def prototype_similarities(queries: FloatArray, means: FloatArray, present: BoolArray) -> FloatArray:
@@ -176,7 +218,7 @@ def validation_figures(
     photos = validation_rows[is_field[validation_rows]]
     asked = photos if len(photos) else validation_rows
     sheets = _some_of_each(rows[~is_field[rows]], classes)
-    logits, embeddings = outputs(network, views, asked, compute)
+    logits, embeddings = photo_outputs(network, views, asked, compute)
     means, present = prototypes(network, views, sheets, classes, compute)
     nearest = prototype_similarities(embeddings, means, present).argmax(axis=1) if len(sheets) else None
     figures = {"specialist": _macro_top1(logits.argmax(axis=1), classes[asked])}
@@ -186,7 +228,7 @@ def validation_figures(
 
 
 def _some_of_each(rows: IntArray, classes: IntArray) -> IntArray:
-    kept: list[IntArray] = [rows[classes[rows] == c][:_SHEETS_OF_PROTOTYPE] for c in np.unique(classes[rows])]
+    kept: list[IntArray] = [rows[classes[rows] == c][:_IMAGES_OF_MEAN] for c in np.unique(classes[rows])]
     return np.concatenate(kept) if kept else rows
 
 

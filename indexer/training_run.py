@@ -21,7 +21,7 @@ from indexer.folds import Fold, ask, draw_folds
 from indexer.progress import Report, of_stage, silent
 from indexer.run_config import RunConfig
 from indexer.splits import Splits
-from indexer.streams import stream_task, warmup_task
+from indexer.streams import fit_domain_means, stream_task, warmup_task
 from indexer.train import EpochRecord, fit
 from indexer.training_set import IntArray, TrainingSet, catalogue_splits, read_training_set
 from indexer.training_state import with_prefix
@@ -174,7 +174,10 @@ class _Session:
                 "the generalist keeps the backbone's own embedding"
             )
         refit_epochs = self.config.calibration.epochs or self.config.optimizer.epochs
-        return self._fit(task, name, stage, self.config.optimizer.epochs if stage == _PROPER else refit_epochs)
+        epochs = self.config.optimizer.epochs if stage == _PROPER else refit_epochs
+        history = self._fit(task, name, stage, epochs)
+        fit_domain_means(network, self.training_set, views, rows, self.compute)
+        return history
 
     def calibrate(
         self, backbone: nn.Module, network: TwoStreamNetwork, views: Views, folds: list[Fold]

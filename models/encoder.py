@@ -42,16 +42,16 @@ class Encoder:
 
     @torch.inference_mode()
     def encode(self, pixels: FloatArray) -> Encoded:
-        """Both streams' outputs for ``(N, 3, H, W)`` float32; the trunk runs once."""
+        """Both streams' outputs for field photos ``(N, 3, H, W)`` float32; the trunk runs once."""
         with self.compute.autocast():
             logits, embeddings = self._network(self._on_device(pixels))
         return Encoded(_to_numpy(logits), _to_numpy(embeddings))
 
     @torch.inference_mode()
-    def embed(self, pixels: FloatArray) -> FloatArray:
-        """Unit embeddings ``(N, D)`` float32 alone, as for sheets."""
+    def embed_sheets(self, pixels: FloatArray) -> FloatArray:
+        """Unit embeddings ``(N, D)`` float32 of herbarium sheets."""
         with self.compute.autocast():
-            return _to_numpy(self._network.embed(self._on_device(pixels)))
+            return _to_numpy(self._network.embed_sheets(self._on_device(pixels)))
 
     def _on_device(self, pixels: FloatArray) -> torch.Tensor:
         size = self.preprocessing.image_size

@@ -8,7 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from models.backbone import Tail, Trunk, create_network, trunk_and_tail
-from models.heads import ProjectionHead, SpecialistHead
+from models.heads import ProjectionHead, SpecialistHead, unit
+from models.specimens import Role
+
+_ROLES = (Role.SHEET, Role.FIELD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +43,34 @@ class TwoStreamNetwork(nn.Module):
         self.specialist_head = SpecialistHead(tail.features, shape.classes)
         self.projection = ProjectionHead(tail.features, shape.projection_hidden, shape.projection_dimensions)
         self.trunk.requires_grad_(False)
+        self.domain_means: Tensor
+        self.register_buffer("domain_means", torch.zeros(len(Role), shape.projection_dimensions))
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """``(B, 3, H, W)`` to logits ``(B, C)`` and unit embeddings ``(B, D)``, both float32."""
+        """Field photos ``(B, 3, H, W)`` to logits ``(B, C)`` and unit embeddings ``(B, D)``, both float32."""
         tokens = self.trunk(pixels)
-        return self.specialist_head(self.specialist_tail(tokens)).float(), self.embed_tokens(tokens)
+        logits = self.specialist_head(self.specialist_tail(tokens)).float()
+        return logits, self.centred(self.embed_tokens(tokens), Role.FIELD)
 
-    def embed(self, pixels: Tensor) -> Tensor:
-        """Unit embeddings ``(B, D)`` float32 by the generalist alone."""
-        return self.embed_tokens(self.trunk(pixels))
+    def embed_sheets(self, pixels: Tensor) -> Tensor:
+        """Unit embeddings ``(B, D)`` float32 of sheets ``(B, 3, H, W)``."""
+        return self.centred(self.embed_tokens(self.trunk(pixels)), Role.SHEET)
 
     def embed_tokens(self, tokens: Tensor) -> Tensor:
-        """Unit embeddings ``(B, D)`` float32 of what the trunk gave."""
+        """Unit embeddings ``(B, D)`` float32 of what the trunk gave, before centring."""
         return self.projection(self.generalist_tail(tokens))
+
+    def centred(self, embeddings: Tensor, role: Role) -> Tensor:
+        """Unit embeddings less the mean of their domain, which takes out what all sheets, or all photos, share.
+
+        First-order domain alignment (Sun et al. 2016, CORAL, §3, aligns the second order besides). The means are
+        zero until `set_domain_means`.
+        """
+        return unit(embeddings - self.domain_means[_ROLES.index(role)])
+
+    def set_domain_means(self, sheets: Tensor, photos: Tensor) -> None:
+        """Take the means ``(D,)`` of sheet and photo embeddings of training species."""
+        self.domain_means.copy_(torch.stack([{Role.SHEET: sheets, Role.FIELD: photos}[role] for role in _ROLES]))
 
     def train(self, mode: bool = True) -> "TwoStreamNetwork":
         """As `nn.Module.train`, but the frozen trunk stays in evaluation mode."""
@@ -74,5 +92,6 @@ def weights_digest(*modules: nn.Module) -> str:
 
 def embedding_space_id(network: TwoStreamNetwork, preprocessing_digest: str) -> str:
     """Identifier of the space that the generalist embeds into: equal ids, comparable vectors."""
-    weights = weights_digest(network.trunk, network.generalist_tail, network.projection)
+    means = nn.ParameterList([nn.Parameter(network.domain_means, requires_grad=False)])
+    weights = weights_digest(network.trunk, network.generalist_tail, network.projection, means)
     return hashlib.sha256(f"{weights}:{preprocessing_digest}".encode()).hexdigest()[:32]

@@ -10,7 +10,7 @@ from tests_support import noise_picture
 
 from indexer import build_gallery
 from indexer.build_gallery import build, describe, latest_model
-from indexer.embed import embed_files, run_batches
+from indexer.embed import embed_sheets, run_batches
 from indexer.embedding_store import EmbeddingStore
 from indexer.evaluate import accuracy_lines, evaluate
 from indexer.identify_files import answer_lines, answer_to_json, identify_files
@@ -19,6 +19,7 @@ from models.artifacts import active_artifact_id, list_artifacts
 from models.bundle import load_bundle, load_model
 from models.catalogue import Catalogue
 from models.compute import Compute
+from models.encoder import Encoded
 from models.errors import BundleMissing, InsufficientData, UnreadableImage
 from models.home import Home
 from models.identifier import Identifier
@@ -87,7 +88,12 @@ def test_only_new_sheets_are_embedded_and_new_species_are_answered(tiny_home: Ho
         answer = identify_files(identifier, [folder / "1.png"], top_k=7)
         new = next(c for c in answer.candidates if c.species.scientific_name == "Nova planta")
         assert not new.in_classifier
-        assert new.sheets[0].similarity == pytest.approx(1.0, abs=1e-4)
+        assert len(new.sheets) == 3
+        gallery = identifier.bundle.gallery
+        vectors = gallery.sheet_vectors(gallery.rows_of(new.species.species_id).start, 3)
+        found = identifier.answer(Encoded(np.zeros((1, 6), np.float32), vectors[:1]), top_k=7)
+        itself = next(c for c in found.candidates if c.species == new.species)
+        assert itself.sheets[0].similarity == pytest.approx(1.0, abs=1e-4)
         lines = list(answer_lines(answer, catalogue))
         assert any("known from herbarium sheets only" in line for line in lines)
 
@@ -160,12 +166,12 @@ def test_batches_come_in_order_and_memory_is_bounded(tiny_home: Home) -> None:
             yield item
 
     keys: list[str] = []
-    for number, (part, vectors) in enumerate(embed_files(source(), encoder, batch=4, workers=2)):
+    for number, (part, vectors) in enumerate(embed_sheets(source(), encoder, batch=4, workers=2)):
         keys += part
         assert vectors.shape == (4, 24)
         assert taken <= 4 * (number + 4)
     assert keys == [key for key, _ in files]
-    assert list(embed_files(iter([]), encoder)) == []
+    assert list(embed_sheets(iter([]), encoder)) == []
 
 
 def test_an_unreadable_file_stops_the_batches_with_its_reason(tmp_path: Path, tiny_home: Home) -> None:

@@ -83,7 +83,14 @@ def test_a_batch_gives_what_single_photos_give(identifier: Identifier, photos: l
         alone = identifier.encode(pixels[i : i + 1])
         np.testing.assert_allclose(alone.logits[0], batch.logits[i], atol=1e-4)
         np.testing.assert_allclose(alone.embeddings[0], batch.embeddings[i], atol=1e-5)
-    np.testing.assert_allclose(identifier.bundle.model.encoder.embed(pixels), batch.embeddings, atol=1e-6)
+
+
+def test_sheets_and_photos_are_centred_apart(identifier: Identifier, photos: list[Path]) -> None:
+    encoder = identifier.bundle.model.encoder
+    pixels = np.stack([identifier.preprocess(image) for image in decoded(identifier, photos[:5])])
+    as_photos, as_sheets = encoder.encode(pixels).embeddings, encoder.embed_sheets(pixels)
+    np.testing.assert_allclose(np.linalg.norm(as_sheets, axis=1), 1.0, atol=1e-5)
+    assert float(np.abs(as_photos - as_sheets).max()) > 0.01
 
 
 def test_pixels_of_another_shape_or_type_are_refused(identifier: Identifier) -> None:
