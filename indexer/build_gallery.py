@@ -15,7 +15,16 @@ from indexer.embed import embed_sheets
 from indexer.embedding_store import EmbeddingStore
 from indexer.progress import Report, silent
 from indexer.splits import Splits
-from models.artifacts import INDEX_KIND, activate, folder_of, list_artifacts, remove_stale_staging, writing
+from models.artifacts import (
+    INDEX_KIND,
+    MODEL_KIND,
+    activate,
+    folder_of,
+    list_artifacts,
+    read,
+    remove_stale_staging,
+    writing,
+)
 from models.bundle import TrainedModel, load_bundle, load_model, write_index_files
 from models.catalogue import Catalogue
 from models.compute import Compute
@@ -103,11 +112,11 @@ def build(
 
 
 def latest_model(home: Home) -> str:
-    """The id of the model that was trained last. Raises `BundleMissing`."""
+    """The id of the model that was finished last. Raises `BundleMissing`."""
     models = list_artifacts(home.models)
     if not models:
         raise BundleMissing(f"there is no trained model in {home.models}; run `voucher train` first")
-    return max(models)
+    return max(models, key=lambda m: read(home.models / m, kind=MODEL_KIND, verify=False).created_at)
 
 
 def _is_test(sheet: Sheet, splits: Splits) -> bool:
@@ -153,7 +162,7 @@ def _fit(model: TrainedModel, gallery: Gallery, gate_kind: GateKind | None) -> F
     everything = {s.species_id for s in model.taxonomy} | set(gallery.species_ids)
     share = 1.0 - len(with_photos) / len(everything)
     configured = model.metadata.get("config", {}).get("calibration", {}).get("gate", "auto")
-    return fit_gate(model.calibration, share, gate_kind or configured)
+    return fit_gate(model.calibration(), share, gate_kind or configured)
 
 
 def describe(built: BuiltIndex) -> str:

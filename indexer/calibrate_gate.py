@@ -103,7 +103,9 @@ def _weighted_top1(gate: Gate, calibration: CalibrationSet, weights: NDArray[np.
 
 def _fit_temperature(values: FloatArray, truth: NDArray[np.int64], weights: NDArray[np.float64]) -> float:
     """Temperature with the least weighted negative log-likelihood (Guo et al. 2017, §4.2)."""
-    rows = np.arange(len(truth))
+    known = np.flatnonzero(np.isfinite(values[np.arange(len(truth)), truth]))
+    values, truth, weights = values[known], truth[known], weights[known]
+    rows = np.arange(len(known))
 
     def loss(log_temperature: float) -> float:
         return -float(weights @ masked_log_softmax(values, float(np.exp(log_temperature)))[rows, truth])

@@ -82,27 +82,29 @@ def train(
 ) -> None:
     """Fine-tune both streams on the catalogue's images."""
     from indexer.run_config import RunConfig
-    from indexer.training_run import TrainingRun
+    from indexer.training_run import TrainingRun, best_figures
     from indexer.training_run import train as run_training
     from models.catalogue import Catalogue
     from models.errors import InvalidConfig
 
     where = Home(home)
     with Catalogue.open(where) as catalogue:
+        overrides: dict[str, Any] = {
+            "backbone.name": backbone,
+            "backbone.weights": weights,
+            "backbone.image_size": image_size,
+            "backbone.last_blocks": last_blocks,
+            "optimizer.epochs": epochs,
+            "seed": seed,
+        }
         if resume:
+            if config is not None or any(value is not None for value in overrides.values()):
+                raise InvalidConfig("--resume continues a run as it began; leave the other options of the run out")
             unfinished = TrainingRun.unfinished(where)
             if unfinished is None:
                 raise InvalidConfig(f"there is no unfinished run in {where.runs}; train without --resume")
             run = unfinished
         else:
-            overrides: dict[str, Any] = {
-                "backbone.name": backbone,
-                "backbone.weights": weights,
-                "backbone.image_size": image_size,
-                "backbone.last_blocks": last_blocks,
-                "optimizer.epochs": epochs,
-                "seed": seed,
-            }
             run = TrainingRun.start(where, catalogue, RunConfig.read(config, overrides))
         compute = _compute(device, precision)
         logger.info("run %s on %s", run.run_id, compute.describe())
@@ -112,13 +114,12 @@ def train(
         except KeyboardInterrupt:
             raise VoucherError(f"run {run.run_id} was interrupted; continue it with `voucher train --resume`") from None
     if as_json:
-        last = result.history[-1]
         console.show_json(
             {
                 "model_id": result.model_id,
                 "run_id": result.run_id,
                 "epochs": len(result.history),
-                "validation": last.validation,
+                "validation": best_figures(list(result.history)),
             }
         )
     else:
@@ -181,11 +182,12 @@ def identify(
     as_json: JsonOption = False,
 ) -> None:
     """Name the plant that PHOTOS show."""
-    from indexer.identify_files import answer_lines, answer_to_json, identify_files
+    from indexer.identify_files import answer_lines, answer_to_json, check_photos, identify_files
     from models.catalogue import Catalogue
     from models.identifier import Identifier
 
     where = Home(home)
+    check_photos(photos)
     identifier = Identifier.load(where, _compute(device))
     answer = identify_files(identifier, photos, top_k=top_k)
     with Catalogue.open(where) as catalogue:
@@ -228,3 +230,8 @@ def main() -> None:
     except KeyboardInterrupt:
         console.errors.print("voucher: interrupted", markup=False)
         sys.exit(130)
+    except OSError as error:
+        # A full or read-only disk, a lost mount: nothing that a traceback would help to mend.
+        logger.debug("failed", exc_info=True)
+        console.errors.print(f"voucher: {error}", markup=False, soft_wrap=True)
+        sys.exit(1)

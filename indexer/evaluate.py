@@ -114,7 +114,7 @@ def _score(
         scored["generalist"][rows] = stream_probabilities(evidence, DecisionSource.GENERALIST, temperatures[1])
         scored["ensemble"][rows] = gate.probabilities(evidence)
         for row in range(len(rows)):
-            decisions[gate.decide(evidence, row).source.value] += 1
+            decisions[gate.decide(evidence.at(row), 0).source.value] += 1
         report("scoring test photos", int(rows[-1]) + 1, len(photos))
     return scored, decisions
 

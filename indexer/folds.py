@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from indexer.streams import photo_outputs, prototype_similarities, prototypes, shared_classes
+from indexer.streams import outputs, prototype_similarities, prototypes, shared_classes
 from indexer.training_set import IntArray, TrainingSet
 from indexer.views import Views
 from models.bundle import CalibrationSet
 from models.compute import Compute
+from models.specimens import Role
 from models.two_stream import TwoStreamNetwork
 
 _MOST_PHOTOS = 4000
@@ -65,7 +66,7 @@ def ask(
     sheets = np.flatnonzero(~is_field)
     means, present = prototypes(network, views, sheets, classes, compute)
     asked = fold.asked[:: max(1, math.ceil(len(fold.asked) / _MOST_PHOTOS))]
-    logits, embeddings = photo_outputs(network, views, asked, compute)
+    logits, embeddings = outputs(network, views, asked, Role.FIELD, compute)
     truth = classes[asked]
     return CalibrationSet(
         logits=logits,

@@ -5,22 +5,31 @@ from pathlib import Path
 from typing import Any
 
 from models.catalogue import Catalogue
-from models.errors import InvalidImage, UnknownSheet, UnreadableImage
+from models.errors import InvalidConfig, InvalidImage, UnknownSheet, UnreadableImage
 from models.identifier import Identifier
 from models.retrieval import Candidate, Identification, SheetMatch
 from models.specimens import Sheet
 
 _MAX_PIXELS = 250_000_000
+_MAX_PHOTOS = 5
+
+
+def check_photos(paths: Sequence[Path]) -> None:
+    """Raises `InvalidConfig` for more photos than one plant has here, `UnreadableImage` for a missing file."""
+    if len(paths) > _MAX_PHOTOS:
+        raise InvalidConfig(f"{len(paths)} photos of one plant are too many; up to {_MAX_PHOTOS}, one call a plant")
+    for path in paths:
+        if not path.is_file():
+            raise UnreadableImage(f"{path}: there is no such file")
 
 
 def identify_files(
     identifier: Identifier, paths: Sequence[Path], *, top_k: int = 5, sheets_per_candidate: int = 3
 ) -> Identification:
     """The answer for 1 … P photos of one plant. Raises `InvalidImage` naming the file."""
+    check_photos(paths)
     images = []
     for path in paths:
-        if not path.is_file():
-            raise UnreadableImage(f"{path}: there is no such file")
         try:
             images.append(identifier.decode(path, max_pixels=_MAX_PIXELS))
         except InvalidImage as error:

@@ -110,7 +110,7 @@ class CalibrationConfig(_Section):
 class RunConfig(_Section):
     """Everything that a training run depends on, besides the catalogue."""
 
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     backbone: BackboneConfig = BackboneConfig()
     heads: HeadsConfig = HeadsConfig()
     split: SplitConfig = SplitConfig()
@@ -143,6 +143,8 @@ class RunConfig(_Section):
                 target = values
                 for section in sections:
                     target = target.setdefault(section, {})
+                    if not isinstance(target, dict):
+                        raise InvalidConfig(f"{path}: [{section}] must be a section, not a value")
                 target[name] = value
         try:
             return cls.model_validate(values)

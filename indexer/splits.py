@@ -76,13 +76,20 @@ def draw_splits(records: Iterable[Record], config: SplitConfig, generator: np.ra
     by_group: dict[tuple[SpeciesId, Role], dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
     split_of: dict[str, Split] = {}
     declared: dict[Role, set[Split]] = {Role.SHEET: set(), Role.FIELD: set()}
+    with_sheets: set[SpeciesId] = set()
+    kept_photos: set[SpeciesId] = set()
     for record in records:
+        if record.role is Role.SHEET and record.declared is not Split.TEST:
+            with_sheets.add(record.species_id)
         if record.declared is not None:
             split_of[record.image_id] = record.declared
             declared[record.role].add(record.declared)
+            if record.role is Role.FIELD and record.declared is not Split.TEST:
+                kept_photos.add(record.species_id)
         else:
             by_group[record.species_id, record.role][record.group].append(record)
-    open_photos = sorted(species for species, role in by_group if role is Role.FIELD)
+    photographed = {species for species, role in by_group if role is Role.FIELD}
+    open_photos = sorted((photographed & with_sheets) - kept_photos)
     hidden = _hidden_species(open_photos, config.hide_photos_of_species, generator)
     draws_test = Split.TEST not in declared[Role.FIELD]
     for (species, role), groups in sorted(by_group.items()):
@@ -113,8 +120,8 @@ def _hidden_species(
         return frozenset()
     if count >= len(candidates):
         raise InsufficientData(
-            f"split.hide_photos_of_species is {count}, but only {len(candidates)} species have field photos that "
-            "may be hidden, and at least one must keep them"
+            f"split.hide_photos_of_species is {count}, but only {len(candidates)} species have sheets and "
+            "field photos that may be hidden, and at least one must keep them"
         )
     return frozenset(candidates[i] for i in generator.choice(len(candidates), size=count, replace=False))
 

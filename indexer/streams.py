@@ -128,10 +128,10 @@ def _groups(parameters: Any, rate: Callable[[str], float], weight_decay: float) 
 
 
 @torch.inference_mode()
-def photo_outputs(
-    network: TwoStreamNetwork, views: Views, rows: IntArray, compute: Compute
+def outputs(
+    network: TwoStreamNetwork, views: Views, rows: IntArray, role: Role, compute: Compute
 ) -> tuple[FloatArray, FloatArray]:
-    """Logits ``(N, C)`` and centred unit embeddings ``(N, D)`` of the plain views of field photos."""
+    """Logits ``(N, C)`` and unit embeddings ``(N, D)``, centred as of `role`, of the plain views of `rows`."""
     network.eval()
     logits = np.empty((len(rows), network.shape.classes), dtype=np.float32)
     embeddings = np.empty((len(rows), network.shape.projection_dimensions), dtype=np.float32)
@@ -140,7 +140,7 @@ def photo_outputs(
         tokens = views.plain_batch(rows[part])
         with compute.autocast():
             logits[part] = network.specialist_head(network.specialist_tail(tokens)).float().cpu().numpy()
-            embedded = network.centred(network.embed_tokens(tokens), Role.FIELD)
+            embedded = network.centred(network.embed_tokens(tokens), role)
         embeddings[part] = embedded.cpu().numpy()
     return logits, embeddings
 
@@ -218,7 +218,8 @@ def validation_figures(
     photos = validation_rows[is_field[validation_rows]]
     asked = photos if len(photos) else validation_rows
     sheets = _some_of_each(rows[~is_field[rows]], classes)
-    logits, embeddings = photo_outputs(network, views, asked, compute)
+    role = Role.FIELD if len(photos) else Role.SHEET
+    logits, embeddings = outputs(network, views, asked, role, compute)
     means, present = prototypes(network, views, sheets, classes, compute)
     nearest = prototype_similarities(embeddings, means, present).argmax(axis=1) if len(sheets) else None
     figures = {"specialist": _macro_top1(logits.argmax(axis=1), classes[asked])}
@@ -228,9 +229,17 @@ def validation_figures(
 
 
 def _some_of_each(rows: IntArray, classes: IntArray) -> IntArray:
-    kept: list[IntArray] = [rows[classes[rows] == c][:_IMAGES_OF_MEAN] for c in np.unique(classes[rows])]
-    return np.concatenate(kept) if kept else rows
+    """The first `_IMAGES_OF_MEAN` of the rows of each class."""
+    if not len(rows):
+        return rows
+    ordered = rows[np.argsort(classes[rows], kind="stable")]
+    begins = np.append(True, np.diff(classes[ordered]) != 0)
+    position = np.arange(len(ordered))
+    begin_of = np.maximum.accumulate(np.where(begins, position, 0))
+    return ordered[position - begin_of < _IMAGES_OF_MEAN]
 
 
 def _macro_top1(answers: IntArray, truth: IntArray) -> float:
-    return float(np.mean([np.mean(answers[truth == c] == c) for c in np.unique(truth)]))
+    asked = np.bincount(truth)
+    right = np.bincount(truth[answers == truth], minlength=len(asked))
+    return float(np.mean(right[asked > 0] / asked[asked > 0]))

@@ -25,6 +25,7 @@ from indexer.training_state import (
 )
 from indexer.views import Views
 from models.compute import Compute
+from models.errors import InvalidConfig
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +127,12 @@ def _run_epoch(
         optimizer.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()
         for stream in task.streams:
-            clip_grad_norm_(stream.module.parameters(), config.optimizer.gradient_clip, error_if_nonfinite=True)
+            norm = clip_grad_norm_(stream.module.parameters(), config.optimizer.gradient_clip)
+            if not bool(torch.isfinite(norm)):
+                raise InvalidConfig(
+                    f"the {stream.name}'s gradient is not finite at step {step + position + 1} of {total}; "
+                    "lower optimizer.learning_rate, or train with --precision float32"
+                )
             sums[stream.name] += float(losses[stream.name].detach())
         optimizer.step()
         if on_progress:

@@ -1,5 +1,6 @@
 """One run from catalogue to model artifact: warm-up, the run proper, the calibration refits. Resumable."""
 
+import fcntl
 import hashlib
 import json
 import logging
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from indexer.folds import Fold, ask, draw_folds
@@ -26,14 +28,14 @@ from indexer.train import EpochRecord, fit
 from indexer.training_set import IntArray, TrainingSet, catalogue_splits, read_training_set
 from indexer.training_state import with_prefix
 from indexer.views import CachedViews, LiveViews, PictureReader, Views, affordable_views, fill_cache
-from models.artifacts import MODEL_KIND, writing
+from models.artifacts import MODEL_KIND, list_artifacts, read, remove_stale_staging, writing
 from models.backbone import block_count, create_network, default_preprocessing, trunk_output_shape
 from models.bundle import CalibrationSet, model_metadata, write_model_files
 from models.catalogue import Catalogue
 from models.checkpoints import load_pretrained
 from models.compute import Compute
 from models.durable import make_folder, replace_file
-from models.errors import InvalidConfig
+from models.errors import InvalidConfig, VoucherError
 from models.home import Home
 from models.preprocess import Preprocessing
 from models.two_stream import NetworkShape, TwoStreamNetwork, weights_digest
@@ -75,12 +77,36 @@ class TrainingRun:
 
     @classmethod
     def unfinished(cls, home: Home) -> "TrainingRun | None":
-        """The latest run that has not given a model yet."""
+        """The latest run that has not given a model yet. Raises `InvalidConfig` if another version wrote its config."""
         for folder in sorted(home.runs.glob("*"), reverse=True):
             if (folder / "config.json").is_file() and not (folder / "model.json").is_file():
-                config = RunConfig.model_validate_json((folder / "config.json").read_bytes())
+                try:
+                    config = RunConfig.model_validate_json((folder / "config.json").read_bytes())
+                except ValidationError as error:
+                    raise InvalidConfig(f"{folder / 'config.json'} is of another version; delete {folder}") from error
                 return cls(home, folder.name, config, Splits.load(folder / "splits.parquet"))
         return None
+
+    @property
+    def model_id(self) -> str:
+        """The id of the model that the run gives."""
+        return f"model-{self.run_id}"
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the run against a second process, and drop its folder if it fails before it has anything to resume."""
+        with (self.folder / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InvalidConfig(f"run {self.run_id} is being trained by another process") from error
+            try:
+                yield
+            except VoucherError:
+                if not (self.folder / "checkpoints").is_dir():
+                    shutil.rmtree(self.folder, ignore_errors=True)
+                    shutil.rmtree(self.home.cache / self.run_id, ignore_errors=True)
+                raise
 
     def checkpoint(self, stage: str) -> Path:
         """Where a stage keeps its state."""
@@ -98,29 +124,40 @@ def train(
     home: Home, catalogue: Catalogue, run: TrainingRun, compute: Compute, *, report: Report = silent
 ) -> TrainedRun:
     """Run or continue `run` to a model artifact. Raises `InsufficientData`, `InvalidConfig`, `InvalidCheckpoint`."""
+    with run.alone():
+        remove_stale_staging(home.models)
+        return _train(home, catalogue, run, compute, report)
+
+
+def _train(home: Home, catalogue: Catalogue, run: TrainingRun, compute: Compute, report: Report) -> TrainedRun:
     training_set = read_training_set(catalogue, run.splits)
     _check_unchanged(run, training_set)
     logger.info("learning from %s", training_set.describe())
+    if run.model_id in list_artifacts(home.models):  # killed between publishing the model and saying so
+        published = read(home.models / run.model_id, kind=MODEL_KIND).metadata["history"]
+        history = [EpochRecord(**values) for values in published]
+        run.finish(run.model_id, history)
+        return TrainedRun(run.run_id, run.model_id, training_set.describe(), tuple(history))
     session = _Session(home, run, training_set, compute, report)
     folds = session.folds()
     backbone = session.backbone(folds)
     views, network = session.views(backbone)
     history = session.fit(network, views, np.flatnonzero(~training_set.is_validation), "proper", _PROPER)
     calibration = session.calibrate(backbone, network, views, folds)
-    model_id = f"model-{run.run_id}"
     metadata = {
         **model_metadata(network, session.preprocessing, training_set.taxonomy),
         "run_id": run.run_id,
         "config": run.config.to_json(),
         "hidden_species": list(run.splits.hidden_species),
-        "validation": history[-1].validation if history else {},
+        "history": [asdict(record) for record in history],
+        "validation": best_figures(history),
         "calibration_photos": len(calibration),
     }
-    with writing(home.models, kind=MODEL_KIND, artifact_id=model_id, metadata=metadata) as folder:
+    with writing(home.models, kind=MODEL_KIND, artifact_id=run.model_id, metadata=metadata) as folder:
         write_model_files(folder, network, training_set.taxonomy, training_set.has_field_photos, calibration)
         run.splits.save(folder / "splits.parquet")
-    run.finish(model_id, history)
-    return TrainedRun(run.run_id, model_id, training_set.describe(), tuple(history))
+    run.finish(run.model_id, history)
+    return TrainedRun(run.run_id, run.model_id, training_set.describe(), tuple(history))
 
 
 class _Session:
@@ -150,7 +187,7 @@ class _Session:
             rows = folds[0].rows if folds else np.flatnonzero(~self.training_set.is_validation)
             reader = self._reader(self.preprocessing)
             shape = (3, self.preprocessing.image_size, self.preprocessing.image_size)
-            views = self._filled(reader, nn.Identity(), shape, self.config.warmup.views, "pixels")
+            views = self._filled(reader, nn.Identity().eval(), shape, self.config.warmup.views, "pixels")
             with _seeded([self.config.seed, _WARMUP]):
                 task = warmup_task(network, self.training_set, views, rows, self.config, self.compute)
             self._fit(task, "warmup", _WARMUP, self.config.warmup.epochs)
@@ -247,6 +284,14 @@ class _Session:
                 "the cache of %.1f GiB is too small for %d images; computing live", self.config.cache_gib, images
             )
             return LiveViews(reader, frozen, self.compute, workers=self.workers)
+        if views < wanted:
+            logger.warning(
+                "cache_gib = %.1f holds %d of %d random views of each image; %.1f would hold all",
+                self.config.cache_gib,
+                views,
+                wanted,
+                images * (wanted + 1) * int(np.prod(shape)) * 2 / _GIB,
+            )
         key = hashlib.sha256(f"{weights_digest(frozen)}{_images_digest(self.training_set)}".encode()).hexdigest()
         folder = self.home.cache / self.run.run_id / name
         progress = of_stage(self.report, f"reading images ({name})")
@@ -286,7 +331,21 @@ def _epoch_line(stage: str, record: EpochRecord) -> str:
 
 
 def _images_digest(training_set: TrainingSet) -> str:
-    return hashlib.sha256("\x1f".join(training_set.image_ids).encode()).hexdigest()
+    digest = hashlib.sha256("\x1f".join(training_set.image_ids).encode())
+    for column in (training_set.classes, training_set.is_field, training_set.groups, training_set.is_validation):
+        digest.update(column.tobytes())
+    digest.update(training_set.taxonomy.digest.encode())
+    return digest.hexdigest()
+
+
+def best_figures(history: list[EpochRecord]) -> dict[str, dict[str, float]]:
+    """Of each stream that was validated, the epoch that was kept (from 1) and its figure."""
+    best: dict[str, dict[str, float]] = {}
+    for record in history:
+        for name, figure in record.validation.items():
+            if name not in best or figure >= best[name]["top1"]:
+                best[name] = {"epoch": record.epoch + 1, "top1": figure}
+    return best
 
 
 def _check_unchanged(run: TrainingRun, training_set: TrainingSet) -> None:

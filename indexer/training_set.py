@@ -20,10 +20,9 @@ BoolArray = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """N images as columns of equal length; a million of them take some hundred megabytes.
+    """N images of the training and validation splits as columns of equal length.
 
-    `groups` holds a number for each specimen or observation. Raises `ValueError` if an image of another
-    split than training or validation gets in.
+    `groups` holds a number for each specimen or observation.
     """
 
     taxonomy: Taxonomy
@@ -39,16 +38,16 @@ class TrainingSet:
 
     @property
     def has_field_photos(self) -> BoolArray:
-        """``(C,)``: species with field photos to learn from."""
+        """``(C,)``: species with field photos in the training split."""
         flags = np.zeros(len(self.taxonomy), dtype=bool)
-        flags[self.classes[self.is_field]] = True
+        flags[self.classes[self.is_field & ~self.is_validation]] = True
         return flags
 
     @property
     def has_sheets(self) -> BoolArray:
-        """``(C,)``: species with sheets to learn from."""
+        """``(C,)``: species with sheets in the training split."""
         flags = np.zeros(len(self.taxonomy), dtype=bool)
-        flags[self.classes[~self.is_field]] = True
+        flags[self.classes[~self.is_field & ~self.is_validation]] = True
         return flags
 
     def describe(self) -> str:

@@ -4,8 +4,10 @@ What the frozen part gives for a view never changes, so it is computed once and 
 both streams and every calibration refit read it from there.
 """
 
+import errno
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +26,7 @@ from indexer.stored_images import read_stored
 from indexer.training_set import IntArray
 from models.compute import Compute
 from models.durable import replace_file
+from models.errors import InvalidConfig
 from models.preprocess import Preprocessing
 from models.retrieval import FloatArray
 
@@ -116,6 +119,7 @@ class CachedViews:
 @torch.no_grad()  # not inference mode, whose tensors autograd refuses as inputs
 def run_frozen(frozen: nn.Module, pixels: FloatArray, compute: Compute) -> Tensor:
     """``(B, …)`` float32 on the device: what the frozen part gives for ``(B, 3, H, W)``."""
+    assert not any(module.training for module in frozen.modules()), "a frozen part must be in evaluation mode"
     with compute.autocast():
         return frozen(torch.from_numpy(pixels).to(compute.device)).float()
 
@@ -150,8 +154,8 @@ def fill_cache(
     if not note.is_file() or note.read_text() != identity:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        np.memmap(values_file, dtype=np.float16, mode="w+", shape=(count, views + 1, *shape)).flush()
-        np.memmap(done_file, dtype=np.uint8, mode="w+", shape=(count,)).flush()
+        _reserve(values_file, count * (views + 1) * int(np.prod(shape)) * 2)
+        _reserve(done_file, count)
         replace_file(note, identity.encode())
     values = np.memmap(values_file, dtype=np.float16, mode="r+", shape=(count, views + 1, *shape))
     done = np.memmap(done_file, dtype=np.uint8, mode="r+", shape=(count,))
@@ -160,7 +164,12 @@ def fill_cache(
     for rows, pixels in _read_batches(reader, missing, views, batch, workers):
         flat = pixels.reshape(-1, *pixels.shape[2:])
         output = torch.cat([run_frozen(frozen, part, compute).cpu() for part in np.array_split(flat, len(rows))])
-        values[rows] = output.numpy().reshape(len(rows), views + 1, *shape).astype(np.float16)
+        chunk = output.numpy().reshape(len(rows), views + 1, *shape).astype(np.float16)
+        if not np.isfinite(chunk).all():
+            raise InvalidConfig(
+                "the backbone gives values beyond float16; set cache_gib = 0 to compute without a cache"
+            )
+        values[rows] = chunk
         values.flush()
         done[rows] = 1
         done.flush()
@@ -168,6 +177,28 @@ def fill_cache(
         if on_progress:
             on_progress(finished, count)
     return CachedViews(np.memmap(values_file, dtype=np.float16, mode="r", shape=values.shape), compute)
+
+
+def _reserve(path: Path, size: int) -> None:
+    """A file of `size` zero bytes that really has its place on the disk.
+
+    Writing to a mapped file on a full disk would end the process without a word. Raises `InvalidConfig`.
+    """
+    free = shutil.disk_usage(path.parent).free
+    try:
+        if free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with path.open("wb") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                file.truncate(size)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise InvalidConfig(
+            f"the cache needs {size / 2**30:.1f} GiB in {path.parent}, where {free / 2**30:.1f} GiB are free "
+            f"({error.strerror}); make room, or lower cache_gib in the run config"
+        ) from error
 
 
 def _read_batches(

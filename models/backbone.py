@@ -35,7 +35,7 @@ def create_network(
 
     `image_size` (pixels) changes the position embedding of a ViT; convolutions take any size.
     `pretrained` downloads weights from the timm hub. Raises `InvalidConfig` for an unknown name, a family
-    that cannot be cut, or an `image_size` that the patch size does not divide.
+    that cannot be cut, an `image_size` that the patch size does not divide, or weights that cannot be downloaded.
     """
     options: dict[str, Any] = dict(arguments or {})
     if not timm.is_model(backbone):
@@ -48,11 +48,25 @@ def create_network(
         options["img_size"] = image_size
     try:
         network = timm.create_model(backbone, pretrained=pretrained, num_classes=0, **options)
-    except (AssertionError, TypeError, ValueError) as error:
+    except (AssertionError, TypeError, ValueError, RuntimeError) as error:
         raise InvalidConfig(f"{backbone} cannot be built with {options}: {error}") from error
+    except OSError as error:
+        raise InvalidConfig(
+            f"the weights of {backbone} cannot be downloaded ({type(error).__name__}); give a local file with "
+            "--weights, or set backbone.pretrained = false in the run config"
+        ) from error
     if not isinstance(network, VisionTransformer | ConvNeXt | ResNet):
         raise InvalidConfig(f"{backbone} is a {type(network).__name__}; voucher can cut {_FAMILIES}")
+    if isinstance(network, VisionTransformer):
+        _check_patches(network, backbone)
     return network
+
+
+def _check_patches(network: Any, backbone: str) -> None:
+    (height, width), (down, across) = network.patch_embed.img_size, network.patch_embed.patch_size
+    if height % down or width % across:
+        lower = height // down * down
+        raise InvalidConfig(f"{backbone} has patches of {down} pixels; image_size may be {lower} or {lower + down}")
 
 
 def _is_vision_transformer(backbone: str) -> bool:
@@ -113,6 +127,12 @@ class Trunk(nn.Module):
         shell = copy.deepcopy(network)
         self.blocks = nn.Sequential(*copy.deepcopy(blocks[: len(blocks) - last_blocks]))
         self.stem = _keep(shell, stem=True)
+        self.train()
+
+    def train(self, mode: bool = True) -> "Trunk":
+        """Always evaluation mode: a frozen trunk gives the same for a picture whatever stands beside it in a batch."""
+        super().train(False)
+        return self
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Tokens or feature map at the cut."""
@@ -187,8 +207,4 @@ def layer_decay_factors(tail: Tail, decay: float) -> dict[str, float]:
 def trunk_output_shape(trunk: Trunk, image_size: int) -> tuple[int, ...]:
     """Shape of what the trunk gives for one picture, without the batch axis."""
     device = next(trunk.parameters()).device
-    was_training = trunk.training
-    trunk.eval()
-    shape = tuple(trunk(torch.zeros(1, 3, image_size, image_size, device=device)).shape[1:])
-    trunk.train(was_training)
-    return shape
+    return tuple(trunk(torch.zeros(1, 3, image_size, image_size, device=device)).shape[1:])

@@ -67,14 +67,21 @@ class CalibrationSet:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model artifact in memory."""
+    """A model artifact in memory, but for the calibration answers, which only a build needs."""
 
     model_id: str
     encoder: Encoder
     taxonomy: Taxonomy
     has_field_photos: NDArray[np.bool_]
-    calibration: CalibrationSet
     metadata: dict[str, Any]
+    artifact: Artifact
+
+    def calibration(self) -> CalibrationSet:
+        """The calibration answers, read from the verified artifact. Raises `BundleCorrupt`."""
+        try:
+            return CalibrationSet(**load_arrays(self.artifact.path(_CALIBRATION)))
+        except (TypeError, ValueError, OSError, SafetensorError) as error:
+            raise _unreadable(self.artifact, error) from error
 
 
 def write_model_files(
@@ -114,7 +121,6 @@ def load_model(home: Home, model_id: str, compute: Compute) -> TrainedModel:
         records = json.loads(artifact.path(_SPECIES).read_text(encoding="utf-8"))
         flags = np.array([bool(r.pop("has_field_photos")) for r in records], dtype=bool)
         taxonomy = Taxonomy(tuple(Species(**r) for r in records))
-        calibration = CalibrationSet(**load_arrays(artifact.path(_CALIBRATION)))
         network = TwoStreamNetwork(shape)
         network.load_state_dict(load_file(artifact.path(_WEIGHTS)), strict=True)
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError, InvalidConfig) as error:
@@ -126,7 +132,7 @@ def load_model(home: Home, model_id: str, compute: Compute) -> TrainedModel:
             f"model {model_id}: weights and preprocessing do not give its space id {space_id}; train again"
         )
     encoder = Encoder(network, preprocessing, space_id, compute)
-    return TrainedModel(model_id, encoder, taxonomy, flags, calibration, artifact.metadata)
+    return TrainedModel(model_id, encoder, taxonomy, flags, artifact.metadata, artifact)
 
 
 def write_index_files(folder: Path, gallery: Gallery, gate: Gate, catalogued: Taxonomy) -> None:

@@ -37,6 +37,10 @@ class Evidence:
         if not (np.isfinite(self.logits) | np.isfinite(self.similarities)).any(axis=1).all():
             raise ValueError("a plant without any evidence")
 
+    def at(self, row: int) -> "Evidence":
+        """The evidence about one plant."""
+        return Evidence(self.logits[row : row + 1], self.similarities[row : row + 1], self.has_field_photos)
+
     @property
     def in_classifier(self) -> BoolArray:
         """``(U,)``: species with a classifier column."""
@@ -139,7 +143,8 @@ class FusionGate:
     ``log p = a log p_specialist + b log p_generalist − c [has field photos] + constant`` (Genest & Zidek 1986, §3,
     a logarithmic opinion pool; the penalty is calibrated stacking of Chao et al. 2016, eq. 4, which offsets a
     classifier's bias to the classes it saw in this domain). A species without a classifier column is given the mean
-    log-probability of the columns that were trained on sheets alone, so that it competes on its sheets.
+    log-probability of the columns that were trained on sheets alone, so that it competes on its sheets; one without
+    sheets likewise the mean of the prototypes', so that it competes on its column.
     """
 
     specialist_weight: float
@@ -161,6 +166,9 @@ class FusionGate:
             alike = evidence.in_classifier & ~evidence.has_field_photos
             alike = alike if alike.any() else evidence.in_classifier
             specialist[:, missing] = specialist[:, alike].mean(axis=1, keepdims=True)
+        bare = ~evidence.has_prototype
+        if bare.any() and not bare.all():
+            generalist[:, bare] = generalist[:, ~bare].mean(axis=1, keepdims=True)
         pooled = self.specialist_weight * specialist + self.generalist_weight * generalist
         return pooled - self.field_photo_penalty * evidence.has_field_photos
 

@@ -105,6 +105,7 @@ class Doubling(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.seen = 0
+        self.eval()
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         self.seen += len(pixels)

@@ -217,7 +217,7 @@ def test_index_files_that_hash_right_but_make_no_sense_are_refused(tiny_home: Ho
 def test_model_files_that_hash_right_but_make_no_sense_are_refused(tiny_home: Home, file: str, content: bytes) -> None:
     republish(tiny_home, MODEL_KIND, "other", file, content)
     with pytest.raises(BundleCorrupt):
-        load_model(tiny_home, "other", CPU)
+        load_model(tiny_home, "other", CPU).calibration()
 
 
 def test_a_model_whose_preprocessing_was_changed_is_refused(tiny_home: Home) -> None:
