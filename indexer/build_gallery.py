@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ from models.gallery import Gallery
 from models.home import Home
 from models.retrieval import EmbeddingBatch
 from models.specimens import Sheet, Split
-from models.taxonomy import Taxonomy
+from models.taxonomy import SpeciesId, Taxonomy
 
 logger = logging.getLogger(__name__)
 
@@ -76,11 +77,14 @@ def build(
     remove_stale_staging(home.indexes)
     model = load_model(home, model_id or latest_model(home), compute)
     splits = Splits.load(folder_of(home.models, model.model_id) / "splits.parquet")
-    sheets = [s for s in catalogue.sheets() if not _is_test(s, splits)]
-    if not sheets:
+    store = EmbeddingStore(home, model.encoder.space_id, model.encoder.dimensions)
+    sheets = _list_sheets(catalogue, splits, store)
+    if not sheets.ids:
         raise InsufficientData("the catalogue has no sheets to build an index from; import some with `voucher import`")
-    batch, embedded = _embeddings(home, catalogue, model, sheets, report)
-    gallery = Gallery.build(batch, [s.species_id for s in sheets], compute=compute)
+    embedded = len(sheets.missing)
+    _embed_missing(sheets.missing, model, store, report)
+    batch = EmbeddingBatch(store.vectors(sheets.digests), tuple(sheets.ids), model.encoder.space_id)
+    gallery = Gallery.build(batch, sheets.species, compute=compute)
     fitted = _fit(model, gallery, gate_kind)
     present = set(gallery.species_ids)
     names = Taxonomy.of(s for s in catalogue.species() if s.species_id in present)
@@ -90,7 +94,7 @@ def build(
         "space_id": batch.space_id,
         "catalogue_digest": catalogue.content_digest(),
         "species": len(present),
-        "sheets": len(sheets),
+        "sheets": len(sheets.ids),
         "gate_figures": fitted.figures,
     }
     report("writing the index", 0, 1)
@@ -103,9 +107,9 @@ def build(
         bundle_id=bundle_id,
         model_id=model.model_id,
         species=len(present),
-        sheets=len(sheets),
+        sheets=len(sheets.ids),
         embedded=embedded,
-        reused=len(sheets) - embedded,
+        reused=len(sheets.ids) - embedded,
         gate=fitted.gate.to_json(),
         gate_figures=fitted.figures,
     )
@@ -124,22 +128,37 @@ def _is_test(sheet: Sheet, splits: Splits) -> bool:
     return splits.split_of.get(sheet.sheet_id, sheet.split) is Split.TEST
 
 
-def _embeddings(
-    home: Home, catalogue: Catalogue, model: TrainedModel, sheets: list[Sheet], report: Report
-) -> tuple[EmbeddingBatch, int]:
-    """Vectors of all sheets, and how many had to be computed."""
-    encoder = model.encoder
-    store = EmbeddingStore(home, encoder.space_id, encoder.dimensions)
-    missing = list({s.image.stored_sha256: s for s in sheets if s.image.stored_sha256 not in store}.values())
-    paths = ((s.image.stored_sha256, catalogue.image_store.path(s.image)) for s in missing)
+@dataclass(frozen=True)
+class _Sheets:
+    """The sheets of an index as columns, and the files, by digest, that have no stored embedding."""
+
+    ids: list[str]
+    species: list[SpeciesId]
+    digests: list[str]
+    missing: dict[str, Path]
+
+
+def _list_sheets(catalogue: Catalogue, splits: Splits, store: EmbeddingStore) -> _Sheets:
+    sheets = _Sheets([], [], [], {})
+    for sheet in catalogue.sheets():
+        if _is_test(sheet, splits):
+            continue
+        digest = sheet.image.stored_sha256
+        sheets.ids.append(sheet.sheet_id)
+        sheets.species.append(sheet.species_id)
+        sheets.digests.append(digest)
+        if digest not in store:
+            sheets.missing[digest] = catalogue.image_store.path(sheet.image)
+    return sheets
+
+
+def _embed_missing(missing: dict[str, Path], model: TrainedModel, store: EmbeddingStore, report: Report) -> None:
     done = 0
     report("embedding sheets", 0, len(missing))
-    for digests, vectors in _shards(embed_sheets(paths, encoder)):
+    for digests, vectors in _shards(embed_sheets(missing.items(), model.encoder)):
         store.add(digests, vectors)
         done += len(digests)
         report("embedding sheets", done, len(missing))
-    vectors = store.vectors([s.image.stored_sha256 for s in sheets])
-    return EmbeddingBatch(vectors, tuple(s.sheet_id for s in sheets), encoder.space_id), len(missing)
 
 
 def _shards(batches: Iterator[tuple[list[str], Any]]) -> Iterator[tuple[list[str], Any]]:

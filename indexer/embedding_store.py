@@ -28,7 +28,7 @@ class EmbeddingStore:
         self.folder = home.embeddings / space_id
         self.dimensions = dimensions
         self._row_of: dict[str, int] = {}
-        self._parts: list[FloatArray] = []
+        self._parts: list[tuple[int, FloatArray]] = []
         self._rows = 0
         for path in sorted(self.folder.glob("*.parquet")):
             self._read(path)
@@ -57,9 +57,11 @@ class EmbeddingStore:
     def vectors(self, digests: Sequence[str]) -> FloatArray:
         """``(N, D)`` float32 in the order of `digests`. Raises `KeyError` for one that is not kept."""
         rows = np.array([self._row_of[d] for d in digests], dtype=np.int64)
-        everything = np.concatenate(self._parts) if self._parts else np.zeros((0, self.dimensions), np.float32)
-        self._parts = [everything]
-        return everything[rows]
+        found = np.empty((len(rows), self.dimensions), dtype=np.float32)
+        for start, part in self._parts:
+            here = (rows >= start) & (rows < start + len(part))
+            found[here] = part[rows[here] - start]
+        return found
 
     def _read(self, path: Path) -> None:
         content = path.read_bytes()
@@ -79,5 +81,5 @@ class EmbeddingStore:
     def _remember(self, digests: list[str], vectors: FloatArray) -> None:
         for offset, digest in enumerate(digests):
             self._row_of[digest] = self._rows + offset
+        self._parts.append((self._rows, np.asarray(vectors, dtype=np.float32)))
         self._rows += len(digests)
-        self._parts.append(np.asarray(vectors, dtype=np.float32))

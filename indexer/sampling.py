@@ -1,7 +1,5 @@
 """Batches in which every species weighs the same and both domains meet."""
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from indexer.run_config import SamplingConfig
@@ -35,7 +33,7 @@ class CrossDomainSampler:
         present = sorted({species for species, _ in self._rows_of})
         both = [s for s in present if (s, False) in self._rows_of and (s, True) in self._rows_of]
         single = [s for s in present if s not in set(both)]
-        self._both, self._single = _endless(both, generator), _endless(single, generator)
+        self._both, self._single = _Deck(both, generator), _Deck(single, generator)
         size = min(config.species_per_batch, len(present))
         self._both_count = min(len(both), max(size - len(single), (size + 1) // 2))
         self._single_count = min(len(single), size - self._both_count)
@@ -45,8 +43,7 @@ class CrossDomainSampler:
 
     def batch(self) -> IntArray:
         """Row numbers of one batch."""
-        species = [next(self._both) for _ in range(self._both_count)]
-        species += [next(self._single) for _ in range(self._single_count)]
+        species = self._both.draw(self._both_count) + self._single.draw(self._single_count)
         parts = [self._draw(s, role) for s in species for role in (False, True) if (s, role) in self._rows_of]
         return np.concatenate(parts)
 
@@ -55,6 +52,18 @@ class CrossDomainSampler:
         return self._generator.choice(rows, size=self._per_role, replace=len(rows) < self._per_role)
 
 
-def _endless(species: list[int], generator: np.random.Generator) -> Iterator[int]:
-    while species:
-        yield from (species[i] for i in generator.permutation(len(species)))
+class _Deck:
+    """Species in random order, shuffled anew when all have been drawn; never one twice in a draw."""
+
+    def __init__(self, species: list[int], generator: np.random.Generator) -> None:
+        self._species, self._generator = species, generator
+        self._rest: list[int] = []
+
+    def draw(self, count: int) -> list[int]:
+        drawn, self._rest = self._rest[:count], self._rest[count:]
+        if len(drawn) < count:
+            fresh = [self._species[i] for i in self._generator.permutation(len(self._species))]
+            fresh.sort(key=set(drawn).__contains__)  # stable: those of this draw go to the end
+            missing = count - len(drawn)
+            drawn, self._rest = drawn + fresh[:missing], fresh[missing:]
+        return drawn

@@ -164,7 +164,8 @@ def fill_cache(
     for rows, pixels in _read_batches(reader, missing, views, batch, workers):
         flat = pixels.reshape(-1, *pixels.shape[2:])
         output = torch.cat([run_frozen(frozen, part, compute).cpu() for part in np.array_split(flat, len(rows))])
-        chunk = output.numpy().reshape(len(rows), views + 1, *shape).astype(np.float16)
+        with np.errstate(over="ignore"):
+            chunk = output.numpy().reshape(len(rows), views + 1, *shape).astype(np.float16)
         if not np.isfinite(chunk).all():
             raise InvalidConfig(
                 "the backbone gives values beyond float16; set cache_gib = 0 to compute without a cache"

@@ -71,10 +71,15 @@ def test_the_distance_gate_takes_the_threshold_that_answers_best() -> None:
     assert weighted(fitted.threshold) == pytest.approx(best, abs=1e-9)
 
 
-def test_auto_takes_the_kind_with_the_better_figure() -> None:
+def test_auto_takes_the_kind_with_the_better_likelihood() -> None:
     fitted = fit_gate(simulated(), 3 / 8)
-    figures = fitted.figures["weighted_top1"]
-    assert fitted.figures["kind"] == ("fusion" if figures["fusion"] >= figures["distance"] else "distance")
+    losses = fitted.figures["weighted_negative_log_likelihood"]
+    assert fitted.figures["kind"] == min(losses, key=losses.__getitem__)
+    data = simulated()
+    weights = group_weights(data.hidden, 3 / 8)
+    evidence = Evidence(data.logits, data.similarities, data.has_field_photos[0])
+    probabilities = fitted.gate.probabilities(evidence)[np.arange(len(data)), data.truth]
+    assert losses[fitted.figures["kind"]] == pytest.approx(-float(weights @ np.log(probabilities)), rel=1e-5)
     assert fitted.gate.to_json()["kind"] == fitted.figures["kind"]
     assert fitted.figures["hidden_photos"] == int(simulated().hidden.sum())
 

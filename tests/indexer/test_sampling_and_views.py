@@ -12,6 +12,7 @@ from indexer.run_config import AugmentationConfig, SamplingConfig
 from indexer.sampling import CrossDomainSampler
 from indexer.views import LiveViews, PictureReader, affordable_views, fill_cache
 from models.compute import Compute
+from models.errors import InvalidConfig
 from models.preprocess import Preprocessing
 
 CPU = Compute("cpu", None)
@@ -161,3 +162,29 @@ def test_a_killed_filling_goes_on_where_it_was(pictures: list[Path], tmp_path: P
 @pytest.mark.parametrize(("budget", "views"), [(0, 0), (199, 0), (200, 0), (399, 0), (400, 1), (600, 2), (10**9, 4)])
 def test_the_budget_decides_on_the_number_of_views(budget: int, views: int) -> None:
     assert affordable_views(images=10, shape=(2, 5), wanted=4, budget_bytes=budget) == views
+
+
+def test_a_cache_larger_than_the_disk_is_an_error_with_a_remedy(pictures: list[Path], tmp_path: Path) -> None:
+    reader = PictureReader(pictures, PLAIN, AUGMENTATION, seed=3)
+    with pytest.raises(InvalidConfig, match=r"the cache needs .* GiB .* lower cache_gib"):
+        fill_cache(tmp_path / "cache", reader, Doubling(), (10**9, 10**5), 2, CPU, key="k", workers=1)
+    assert not list((tmp_path / "cache").glob("values*"))
+
+
+def test_values_beyond_float16_are_refused_and_not_cached(pictures: list[Path], tmp_path: Path) -> None:
+    class Huge(Doubling):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            return pixels * 1e6
+
+    with pytest.raises(InvalidConfig, match="beyond float16"):
+        filled(tmp_path / "cache", pictures, Huge())
+
+
+def test_a_batch_never_draws_a_species_twice() -> None:
+    drawn = sampler([c for c in range(20) for _ in range(2)], [0, 1] * 20, species=16, per_role=1)
+    counts: Counter[int] = Counter()
+    for _ in range(50):
+        rows = drawn.batch()
+        assert len(set(rows.tolist())) == len(rows) == 32
+        counts.update({int(r) // 2 for r in rows})
+    assert max(counts.values()) - min(counts.values()) <= 2

@@ -122,3 +122,11 @@ def test_a_damaged_split_file_is_refused(tmp_path: Path, content: bytes) -> None
     (tmp_path / "splits.parquet").write_bytes(content)
     with pytest.raises(BundleCorrupt, match="Train again"):
         Splits.load(tmp_path / "splits.parquet")
+
+
+def test_only_species_with_sheets_and_undeclared_photos_are_hidden() -> None:
+    everything = [r for r in records(species=5) if not (r.species_id == "s0" and r.role is Role.SHEET)]
+    everything += [Record("kept", SpeciesId("s1"), Role.FIELD, "kept", Split.TRAIN)]
+    for seed in range(10):
+        hidden = draw_splits(everything, SplitConfig(hide_photos_of_species=2), rng(seed)).hidden_species
+        assert not {"s0", "s1"} & set(hidden)

@@ -338,3 +338,62 @@ def test_a_picture_lost_from_the_store_is_named(tiny_home: Home) -> None:
     lost.unlink()
     with pytest.raises(VoucherError, match=lost.name):
         trained(tiny_home)
+
+
+def test_a_run_killed_after_publishing_its_model_is_finished_by_resuming(tiny_home: Home) -> None:
+    result = trained(tiny_home)
+    (tiny_home.runs / result.run_id / "model.json").unlink()
+    again = TrainingRun.unfinished(tiny_home)
+    assert again is not None
+    with Catalogue.open(tiny_home) as catalogue:
+        resumed = train(tiny_home, catalogue, again, CPU)
+    assert resumed.model_id == result.model_id
+    assert resumed.history == result.history
+    assert TrainingRun.unfinished(tiny_home) is None
+
+
+def test_a_failed_start_leaves_nothing_that_hides_an_older_run(tiny_home: Home) -> None:
+    with Catalogue.open(tiny_home) as catalogue:
+        older = TrainingRun.start(tiny_home, catalogue, RunConfig.model_validate(TINY_CONFIG))
+    with pytest.raises(InvalidConfig, match="timm knows no model"):
+        trained(tiny_home, backbone={"name": "typo", "pretrained": False})
+    unfinished = TrainingRun.unfinished(tiny_home)
+    assert unfinished is not None
+    assert unfinished.run_id == older.run_id
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(tiny_home: Home) -> None:
+    with Catalogue.open(tiny_home) as catalogue:
+        run_ = TrainingRun.start(tiny_home, catalogue, RunConfig.model_validate(TINY_CONFIG))
+        with run_.alone(), pytest.raises(InvalidConfig, match="another process"):
+            train(tiny_home, catalogue, run_, CPU)
+
+
+def test_an_unfinished_run_of_another_version_is_named(tiny_home: Home) -> None:
+    folder = tiny_home.runs / "99999999-000000-abcdef"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"unknown": 1}')
+    with pytest.raises(InvalidConfig, match="another version"):
+        TrainingRun.unfinished(tiny_home)
+
+
+def test_a_species_with_validation_photos_alone_is_herbarium_only() -> None:
+    data = training_set({0: 1, 1: 4}, sheets=4, validation_every=5)
+    assert data.is_validation[np.flatnonzero(data.is_field & (data.classes == 0))].tolist() == [False]
+    only = TrainingSet(
+        data.taxonomy,
+        data.image_ids,
+        data.paths,
+        data.classes,
+        data.is_field,
+        data.groups,
+        data.is_field & (data.classes == 0),
+    )
+    assert only.has_field_photos.tolist() == [False, True]
+
+
+def test_the_reported_figure_is_the_one_of_the_epoch_that_was_kept() -> None:
+    from indexer.training_run import best_figures
+
+    history = [EpochRecord(i, {}, {"specialist": f}) for i, f in enumerate([0.2, 0.8, 0.8, 0.1])]
+    assert best_figures(history) == {"specialist": {"epoch": 3, "top1": 0.8}}

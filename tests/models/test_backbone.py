@@ -108,3 +108,30 @@ def test_tail_keeps_no_blocks_of_the_trunk() -> None:
     tail = Tail(network, 2)
     assert len(tail.blocks) == 2
     assert not any("stages" in name or "stem" in name for name, _ in tail.named_parameters())
+
+
+def test_a_frozen_trunk_never_uses_the_statistics_of_its_batch() -> None:
+    network = create_network("resnet10t", image_size=64).train()
+    trunk, _ = trunk_and_tail(network, 1)
+    trunk_output_shape(trunk, 64)
+    trunk.train()
+    assert not any(module.training for module in trunk.modules())
+    before = {k: v.clone() for k, v in trunk.state_dict().items()}
+    with torch.inference_mode():
+        pixels = torch.randn(4, 3, 64, 64)
+        torch.testing.assert_close(trunk(pixels)[:1], trunk(pixels[:1]), rtol=1e-4, atol=1e-5)
+    assert all(torch.equal(v, before[k]) for k, v in trunk.state_dict().items())
+
+
+def test_a_size_with_a_broken_patch_is_refused() -> None:
+    with pytest.raises(InvalidConfig, match="image_size may be 224 or 240"):
+        create_network("vit_tiny_patch16_224", image_size=230)
+
+
+def test_weights_that_cannot_be_had_are_an_error_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: Any, **__: Any) -> None:
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr("models.backbone.timm.create_model", offline)
+    with pytest.raises(InvalidConfig, match="--weights"):
+        create_network("vit_tiny_patch16_224", pretrained=True)

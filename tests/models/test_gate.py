@@ -160,3 +160,18 @@ def test_misshapen_evidence_is_a_bug_of_the_caller() -> None:
         Evidence(good, good, np.array([True]))
     with pytest.raises(ValueError, match="evidence"):
         evidence([NONE] * 3, [NONE] * 3)
+
+
+def test_a_species_without_sheets_competes_on_its_column() -> None:
+    flags = np.array([True, True, True])
+    sure = Evidence(np.array([[9.0, 0.0, 0.0]], np.float32), np.array([[NONE, 0.3, 0.2]], np.float32), flags)
+    gate = FusionGate(0.5, 0.5, 0.0)
+    assert gate.probabilities(sure).argmax() == 0
+    assert gate.probabilities(sure)[0, 0] > 0.8
+    assert gate.decide(sure, 0).evidence == {}
+
+
+def test_the_evidence_of_one_plant_is_its_row() -> None:
+    seen = Evidence(np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32)[::-1].copy(), FLAGS)
+    assert seen.at(1).logits.tolist() == [[0.0, 1.0, 0.0]]
+    assert seen.at(2).similarities.tolist() == [[1.0, 0.0, 0.0]]
