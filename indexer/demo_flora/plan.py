@@ -8,8 +8,8 @@ from indexer.demo_flora.spread import FloraSpecies
 from models.errors import InvalidConfig
 from models.specimens import Role, Split
 
-DRAWING_VERSION = 1
-"""Raised whenever the same parameters would give other pictures."""
+DRAWING_VERSION = 2
+"""Raised whenever the same parameters would give other pictures or another manifest."""
 
 
 @dataclass(frozen=True, slots=True)

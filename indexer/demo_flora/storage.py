@@ -20,8 +20,9 @@ STAMP = "flora.json"
 
 COLUMNS = (
     "path", "species_id", "role", "scientific_name", "genus", "family", "specimen", "observation", "organ",
-    "split",
+    "split", "institution_code", "catalog_number",
 )  # fmt: skip
+_INSTITUTION = "DEMO"
 
 
 def write_manifest(
@@ -31,6 +32,7 @@ def write_manifest(
     with (folder / MANIFEST).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
+        numbers: dict[str, int] = {}
         for picture, organ in zip(pictures, organs, strict=True):
             species = flora[picture.species_position]
             is_sheet = picture.role is Role.SHEET
@@ -38,7 +40,10 @@ def write_manifest(
             plant = (picture.plant_key, "") if is_sheet else ("", picture.plant_key)
             split = picture.split.value if picture.split else ""
             shown = "" if is_sheet else organ.value
-            writer.writerow((picture.path, species.species_id, picture.role.value, *names, *plant, shown, split))
+            number = numbers.setdefault(picture.plant_key, len(numbers) + 1)
+            citation = (_INSTITUTION, f"{number:06d}") if is_sheet else ("", "")
+            row = (picture.path, species.species_id, picture.role.value, *names, *plant, shown, split, *citation)
+            writer.writerow(row)
         file.flush()
         os.fsync(file.fileno())
 

@@ -56,8 +56,14 @@ def test_manifest_has_the_columns_that_an_import_reads(flora: FloraSummary) -> N
         columns = next(csv.reader(file))
     assert set(columns) == {
         "path", "species_id", "role", "scientific_name", "genus", "family", "specimen", "observation",
-        "organ", "split",
+        "organ", "split", "institution_code", "catalog_number",
     }  # fmt: skip
+
+
+def test_every_specimen_has_one_catalogue_number_of_its_own(flora: FloraSummary) -> None:
+    pairs = {(row["specimen"], row["catalog_number"]) for row in rows_of(flora.folder) if row["role"] == "sheet"}
+    assert len(pairs) == len({specimen for specimen, _ in pairs}) == len({number for _, number in pairs})
+    assert all(number.isdigit() for _, number in pairs)
 
 
 def test_every_row_names_a_readable_image_in_the_folder_of_its_role_and_species(flora: FloraSummary) -> None:
