@@ -82,7 +82,8 @@ def train(
 ) -> None:
     """Fine-tune both streams on the catalogue's images."""
     from indexer.run_config import RunConfig
-    from indexer.training_run import TrainingRun, best_figures
+    from indexer.run_folder import TrainingRun
+    from indexer.training_run import best_figures
     from indexer.training_run import train as run_training
     from models.catalogue import Catalogue
     from models.errors import InvalidConfig

@@ -42,7 +42,8 @@ def run_demo(home: Home, report: Report) -> dict[str, Any]:
     from indexer.demo_flora import draw_flora
     from indexer.evaluate import evaluate
     from indexer.import_dataset import import_dataset
-    from indexer.training_run import TrainingRun, train
+    from indexer.run_folder import TrainingRun
+    from indexer.training_run import train
     from models.catalogue import Catalogue
     from models.compute import Compute
     from models.identifier import Identifier

@@ -10,7 +10,8 @@ from indexer.build_gallery import build
 from indexer.demo_flora import draw_flora
 from indexer.import_dataset import import_dataset
 from indexer.run_config import RunConfig
-from indexer.training_run import TrainingRun, train
+from indexer.run_folder import TrainingRun
+from indexer.training_run import train
 from models.catalogue import Catalogue
 from models.compute import Compute
 from models.home import Home

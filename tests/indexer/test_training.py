@@ -14,9 +14,10 @@ from torch import nn
 
 from indexer.folds import draw_folds
 from indexer.run_config import RunConfig
+from indexer.run_folder import TrainingRun
 from indexer.splits import Splits
 from indexer.train import EpochRecord, Stream, Task, fit
-from indexer.training_run import TrainingRun, train
+from indexer.training_run import train
 from indexer.training_set import TrainingSet, read_training_set
 from models.bundle import load_model
 from models.catalogue import Catalogue
@@ -273,7 +274,8 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {support!r})
 from indexer.run_config import RunConfig
-from indexer.training_run import TrainingRun, train
+from indexer.run_folder import TrainingRun
+from indexer.training_run import train
 from models.catalogue import Catalogue
 from models.compute import Compute
 from models.home import Home

@@ -1,0 +1,86 @@
+"""The folder of a training run: what it was asked for, what it drew, how far it got."""
+
+import fcntl
+import json
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+
+from indexer.run_config import RunConfig
+from indexer.splits import Splits
+from indexer.train import EpochRecord
+from indexer.training_set import catalogue_splits
+from models.catalogue import Catalogue
+from models.durable import make_folder, replace_file
+from models.errors import InvalidConfig, VoucherError
+from models.home import Home
+
+
+class TrainingRun:
+    """A run's folder below ``runs/``, with its config, splits, checkpoints and, at the end, its model's id."""
+
+    def __init__(self, home: Home, run_id: str, config: RunConfig, splits: Splits) -> None:
+        self.home, self.run_id, self.config, self.splits = home, run_id, config, splits
+        self.folder = home.runs / run_id
+
+    @classmethod
+    def start(cls, home: Home, catalogue: Catalogue, config: RunConfig) -> "TrainingRun":
+        """A new run, its splits drawn and saved."""
+        generator = np.random.default_rng([config.seed])
+        run_id = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(3)
+        run = cls(home, run_id, config, catalogue_splits(catalogue, config.split, generator))
+        make_folder(run.folder)
+        run.splits.save(run.folder / "splits.parquet")
+        replace_file(run.folder / "config.json", json.dumps(config.to_json(), indent=1).encode())
+        return run
+
+    @classmethod
+    def unfinished(cls, home: Home) -> "TrainingRun | None":
+        """The latest run that has not given a model yet. Raises `InvalidConfig` if another version wrote its config."""
+        for folder in sorted(home.runs.glob("*"), reverse=True):
+            if (folder / "config.json").is_file() and not (folder / "model.json").is_file():
+                try:
+                    config = RunConfig.model_validate_json((folder / "config.json").read_bytes())
+                except ValidationError as error:
+                    raise InvalidConfig(f"{folder / 'config.json'} is of another version; delete {folder}") from error
+                return cls(home, folder.name, config, Splits.load(folder / "splits.parquet"))
+        return None
+
+    @property
+    def model_id(self) -> str:
+        """The id of the model that the run gives."""
+        return f"model-{self.run_id}"
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the run against a second process, and drop its folder if it fails before it has anything to resume."""
+        with (self.folder / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InvalidConfig(f"run {self.run_id} is being trained by another process") from error
+            try:
+                yield
+            except VoucherError:
+                if not (self.folder / "checkpoints").is_dir():
+                    shutil.rmtree(self.folder, ignore_errors=True)
+                    shutil.rmtree(self.home.cache / self.run_id, ignore_errors=True)
+                raise
+
+    def checkpoint(self, stage: str) -> Path:
+        """Where a stage keeps its state."""
+        return self.folder / "checkpoints" / f"{stage}.safetensors"
+
+    def finish(self, model_id: str, history: list[EpochRecord]) -> None:
+        """Note the model, and drop what only a resumed run needs."""
+        result = {"model_id": model_id, "history": [asdict(record) for record in history]}
+        replace_file(self.folder / "model.json", json.dumps(result, indent=1).encode())
+        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+        shutil.rmtree(self.home.cache / self.run_id, ignore_errors=True)
