@@ -53,6 +53,9 @@ def train(
     home: Home, catalogue: Catalogue, run: TrainingRun, compute: Compute, *, report: Report = silent
 ) -> TrainedRun:
     """Run or continue `run` to a model artifact. Raises `InsufficientData`, `InvalidConfig`, `InvalidCheckpoint`."""
+    if compute.autocast_dtype is torch.float16:
+        logger.warning("this GPU has no bfloat16, and small gradients vanish in float16: training in float32")
+        compute = Compute(compute.device, None)
     with run.alone():
         remove_stale_staging(home.models)
         return _train(home, catalogue, run, compute, report)

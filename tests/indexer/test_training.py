@@ -399,3 +399,11 @@ def test_the_reported_figure_is_the_one_of_the_epoch_that_was_kept() -> None:
 
     history = [EpochRecord(i, {}, {"specialist": f}) for i, f in enumerate([0.2, 0.8, 0.8, 0.1])]
     assert best_figures(history) == {"specialist": {"epoch": 3, "top1": 0.8}}
+
+
+def test_float16_is_not_trained_in(tiny_home: Home, caplog: pytest.LogCaptureFixture) -> None:
+    with Catalogue.open(tiny_home) as catalogue:
+        run_ = TrainingRun.start(tiny_home, catalogue, RunConfig.model_validate(TINY_CONFIG))
+        with caplog.at_level(logging.WARNING):
+            train(tiny_home, catalogue, run_, Compute("cpu", torch.float16))
+    assert "training in float32" in caplog.text
