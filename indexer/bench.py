@@ -17,7 +17,7 @@ from timm.data.transforms_factory import create_transform
 from torch.utils.flop_counter import FlopCounterMode
 
 from indexer.embed import run_batches
-from models.backbone import create_network, default_preprocessing
+from models.backbone import create_network, default_preprocessing, trunk_and_tail
 from models.checkpoints import load_pretrained
 from models.compute import Compute
 from models.heads import unit
@@ -59,9 +59,12 @@ def bench_embed(
     size = image_size or int(network.pretrained_cfg["input_size"][-1])
     preprocessing = default_preprocessing(network, size)
 
+    trunk, tail = trunk_and_tail(network, 1)  # as a trained model runs it
+    tail.eval()
+
     def encode(pixels: np.ndarray) -> np.ndarray:
         with torch.inference_mode(), compute.autocast():
-            return unit(network(torch.from_numpy(pixels).to(compute.device))).cpu().numpy()
+            return unit(tail(trunk(torch.from_numpy(pixels).to(compute.device)))).cpu().numpy()
 
     def ours() -> np.ndarray:
         batches = run_batches(((p, p) for p in files), preprocessing, encode)

@@ -77,7 +77,7 @@ def build(
     remove_stale_staging(home.indexes)
     model = load_model(home, model_id or latest_model(home), compute)
     splits = Splits.load(folder_of(home.models, model.model_id) / "splits.parquet")
-    store = EmbeddingStore(home, model.encoder.space_id, model.encoder.dimensions)
+    store = EmbeddingStore(home, model.encoder.stored_as, model.encoder.dimensions)
     sheets = _list_sheets(catalogue, splits, store)
     if not sheets.ids:
         raise InsufficientData("the catalogue has no sheets to build an index from; import some with `voucher import`")

@@ -55,10 +55,9 @@ def run_demo(home: Home, report: Report) -> dict[str, Any]:
     imported = import_dataset(flora, home, on_progress=of_stage(report, "checking images"))
     clock.lap("import")
     compute = Compute.resolve("auto")
-    fast = Compute.resolve("auto", precision="bfloat16")
     with Catalogue.open(home) as catalogue:
         run = TrainingRun.unfinished(home) or TrainingRun.start(home, catalogue, demo_config())
-        trained = train(home, catalogue, run, fast, report=report)
+        trained = train(home, catalogue, run, compute, report=report)
         clock.lap("train")
         built = build(home, catalogue, compute, report=report)
         clock.lap("build")

@@ -18,14 +18,14 @@ logger = logging.getLogger(__name__)
 
 
 class EmbeddingStore:
-    """Parquet shards of ``(stored_sha256, vector)`` below ``embeddings/<space_id>/``.
+    """Parquet shards of ``(stored_sha256, vector)`` below ``embeddings/<name>/``; see `Encoder.stored_as`.
 
     A shard is written in one step and named by its own SHA-256; one that does not fit its name is set aside and its
     images are embedded again. So a killed build keeps all but its last shard.
     """
 
-    def __init__(self, home: Home, space_id: str, dimensions: int) -> None:
-        self.folder = home.embeddings / space_id
+    def __init__(self, home: Home, name: str, dimensions: int) -> None:
+        self.folder = home.embeddings / name
         self.dimensions = dimensions
         self._row_of: dict[str, int] = {}
         self._parts: list[tuple[int, FloatArray]] = []

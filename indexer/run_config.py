@@ -76,6 +76,9 @@ class GeneralistConfig(_Section):
 
     margin: float = Field(0.2, gt=0.0)
     mining: Literal["semihard", "hard", "all"] = "semihard"
+    rate: float = Field(
+        0.1, gt=0.0, description="times the optimizer's rates; much tuning forgets unphotographed species"
+    )
 
 
 class OptimizerConfig(_Section):

@@ -36,9 +36,9 @@ def stream_task(
     """Both streams on `rows`; the generalist is left as it is when no species of `rows` is in both domains."""
     specialist = nn.ModuleDict({"tail": network.specialist_tail, "head": network.specialist_head})
     generalist = nn.ModuleDict({"tail": network.generalist_tail, "projection": network.projection})
-    streams = [_stream("specialist", specialist, config)]
+    streams = [_stream("specialist", specialist, config, rate=1.0)]
     if len(shared_classes(training_set, rows)) >= 2:
-        streams.append(_stream("generalist", generalist, config))
+        streams.append(_stream("generalist", generalist, config, rate=config.generalist.rate))
     learning = {stream.name for stream in streams}
     classify = SpecialistLoss(
         margin=config.specialist.margin,
@@ -48,8 +48,8 @@ def stream_task(
     compare = CrossDomainTripletLoss(margin=config.generalist.margin, mining=config.generalist.mining)
 
     def loss(tokens: Tensor, classes: Tensor, is_field: Tensor) -> dict[str, Tensor]:
-        features = network.specialist_tail(tokens)
-        losses = {"specialist": classify(network.specialist_head(features), features, classes)}
+        logits, features = network.classify_tokens(tokens)
+        losses = {"specialist": classify(logits, features, classes)}
         if "generalist" in learning:
             losses["generalist"] = compare(network.embed_tokens(tokens), classes, is_field)
         return losses
@@ -101,18 +101,18 @@ def warmup_task(
     )
 
 
-def _stream(name: str, module: nn.ModuleDict, config: RunConfig) -> Stream:
-    """A tail at layer-wise decayed rates under a head at the head's rate."""
+def _stream(name: str, module: nn.ModuleDict, config: RunConfig, *, rate: float) -> Stream:
+    """A tail at layer-wise decayed rates under a head at the head's rate, all times `rate`."""
     optimizer = config.optimizer
     tail = module["tail"]
     assert isinstance(tail, Tail)
     factors = layer_decay_factors(tail, optimizer.layer_decay)
 
-    def rate(parameter: str) -> float:
+    def rate_of(parameter: str) -> float:
         part, _, rest = parameter.partition(".")
-        return optimizer.learning_rate * factors[rest] if part == "tail" else optimizer.head_learning_rate
+        return rate * (optimizer.learning_rate * factors[rest] if part == "tail" else optimizer.head_learning_rate)
 
-    return Stream(name, module, _groups(module.named_parameters(), rate, optimizer.weight_decay))
+    return Stream(name, module, _groups(module.named_parameters(), rate_of, optimizer.weight_decay))
 
 
 def _groups(parameters: Any, rate: Callable[[str], float], weight_decay: float) -> list[dict[str, Any]]:
@@ -139,7 +139,7 @@ def outputs(
         part = slice(start, start + _CHUNK)
         tokens = views.plain_batch(rows[part])
         with compute.autocast():
-            logits[part] = network.specialist_head(network.specialist_tail(tokens)).float().cpu().numpy()
+            logits[part] = network.classify_tokens(tokens)[0].cpu().numpy()
             embedded = network.centred(network.embed_tokens(tokens), role)
         embeddings[part] = embedded.cpu().numpy()
     return logits, embeddings

@@ -32,8 +32,6 @@ from models.retrieval import FloatArray
 
 Progress = Callable[[int, int], None]
 
-# Source pixels kept for each pixel of a random view before it is cut out; finer detail is never seen.
-_OVERSAMPLING = 2
 _PREFETCH_BATCHES = 3
 
 
@@ -60,7 +58,7 @@ class PictureReader:
 
     def views(self, row: int, wanted: Sequence[int]) -> FloatArray:
         """``(len(wanted), 3, H, W)`` float32; the picture is decoded once."""
-        side = max(_OVERSAMPLING * self.preprocessing.image_size, self.preprocessing.minimum_decode_side)
+        side = self.preprocessing.minimum_decode_side  # the plain view must be the one that is served
         image = read_stored(self.paths[row], side)
         return np.stack([self._view(image, row, view) for view in wanted])
 

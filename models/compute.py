@@ -38,8 +38,7 @@ class Compute:
         """The device and precision to use for what was asked for: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
         ``auto`` takes the first CUDA device, else the CPU. Reduced precision is bfloat16 on CUDA
-        (float16 where the GPU has no bfloat16). A CPU computes in float32 unless bfloat16 is asked for
-        and its instructions know it.
+        (float16 where the GPU has no bfloat16), and on a CPU if its instructions know it; float32 otherwise.
 
         Raises `InvalidConfig` for a malformed device or precision and `DeviceUnavailable` for a device
         that is not there.
@@ -48,7 +47,7 @@ class Compute:
             raise InvalidConfig(f"precision must be one of {', '.join(get_args(Precision))}; got {precision!r}")
         index = _cuda_index(device)
         if index is None:
-            reduced = precision == "bfloat16" and _cpu_has_bfloat16()
+            reduced = precision != "float32" and _cpu_has_bfloat16()
             return cls("cpu", torch.bfloat16 if reduced else None)
         return cls(f"cuda:{index}", None if precision == "float32" else _cuda_reduced_dtype(index))
 

@@ -40,6 +40,12 @@ class Encoder:
         """D, the length of an embedding."""
         return self._network.shape.projection_dimensions
 
+    @property
+    def stored_as(self) -> str:
+        """Name for kept embeddings: the space, and the precision that they were computed in."""
+        dtype = str(self.compute.autocast_dtype or torch.float32).removeprefix("torch.")
+        return f"{self.space_id}-{dtype}"
+
     @torch.inference_mode()
     def encode(self, pixels: FloatArray) -> Encoded:
         """Both streams' outputs for field photos ``(N, 3, H, W)`` float32; the trunk runs once."""

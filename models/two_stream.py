@@ -49,8 +49,14 @@ class TwoStreamNetwork(nn.Module):
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Field photos ``(B, 3, H, W)`` to logits ``(B, C)`` and unit embeddings ``(B, D)``, both float32."""
         tokens = self.trunk(pixels)
-        logits = self.specialist_head(self.specialist_tail(tokens)).float()
+        logits, _ = self.classify_tokens(tokens)
         return logits, self.centred(self.embed_tokens(tokens), Role.FIELD)
+
+    def classify_tokens(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits ``(B, C)`` and features ``(B, F)``, float32, of what the trunk gave."""
+        features = self.specialist_tail(tokens).float()
+        with torch.autocast(tokens.device.type, enabled=False):
+            return self.specialist_head(features), features
 
     def embed_sheets(self, pixels: Tensor) -> Tensor:
         """Unit embeddings ``(B, D)`` float32 of sheets ``(B, 3, H, W)``."""
@@ -58,7 +64,9 @@ class TwoStreamNetwork(nn.Module):
 
     def embed_tokens(self, tokens: Tensor) -> Tensor:
         """Unit embeddings ``(B, D)`` float32 of what the trunk gave, before centring."""
-        return self.projection(self.generalist_tail(tokens))
+        features = self.generalist_tail(tokens).float()
+        with torch.autocast(tokens.device.type, enabled=False):
+            return self.projection(features)
 
     def centred(self, embeddings: Tensor, role: Role) -> Tensor:
         """Unit embeddings less the mean of their domain, which takes out what all sheets, or all photos, share.

@@ -39,7 +39,7 @@ def trained_home(tiny_flora: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """A home with the tiny flora imported, a tiny network trained and an index active. Do not change it."""
     home = Home(tmp_path_factory.mktemp("home"))
     import_dataset(tiny_flora, home)
-    compute = Compute.resolve("cpu")
+    compute = Compute.resolve("cpu", precision="float32")
     with Catalogue.open(home) as catalogue:
         run = TrainingRun.start(home, catalogue, RunConfig.model_validate(TINY_CONFIG))
         train(home, catalogue, run, compute)

@@ -31,7 +31,8 @@ def cpu_bfloat16(monkeypatch, *, native: bool) -> None:
 
 @pytest.mark.usefixtures("no_cuda")
 @pytest.mark.parametrize("device", ["auto", "cpu"])
-def test_without_gpu_the_cpu_is_used_in_float32(device):
+def test_without_gpu_the_cpu_is_used(monkeypatch, device):
+    cpu_bfloat16(monkeypatch, native=False)
     assert Compute.resolve(device) == Compute("cpu", None)
 
 
@@ -63,13 +64,14 @@ def test_precision_on_a_gpu_depends_on_what_it_computes_natively(monkeypatch, pr
 @pytest.mark.parametrize(
     ("precision", "native", "dtype"),
     [
-        ("auto", True, None),
+        ("auto", True, torch.bfloat16),
+        ("auto", False, None),
         ("float32", True, None),
         ("bfloat16", True, torch.bfloat16),
         ("bfloat16", False, None),
     ],
 )
-def test_cpu_uses_bfloat16_only_when_asked_and_native(monkeypatch, precision, native, dtype):
+def test_cpu_uses_bfloat16_only_where_it_is_native(monkeypatch, precision, native, dtype):
     cpu_bfloat16(monkeypatch, native=native)
     assert Compute.resolve("cpu", precision=precision).autocast_dtype is dtype
 

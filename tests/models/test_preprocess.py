@@ -86,6 +86,6 @@ def test_unknown_or_missing_keys_are_refused(tmp_path: Path) -> None:
         Preprocessing.from_json({k: v for k, v in values.items() if k != "mean"})
 
 
-def test_decoding_may_shrink_to_twice_the_resized_side() -> None:
-    assert Preprocessing(224, MEAN, STD, crop_fraction=0.9).minimum_decode_side == 2 * 248
-    assert Preprocessing(100, MEAN, STD, crop="squash").minimum_decode_side == 200
+def test_decoding_may_shrink_to_four_times_the_resized_side() -> None:
+    assert Preprocessing(224, MEAN, STD, crop_fraction=0.9).minimum_decode_side == 4 * 248
+    assert Preprocessing(100, MEAN, STD, crop="squash").minimum_decode_side == 400
