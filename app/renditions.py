@@ -3,10 +3,9 @@
 import io
 import logging
 import math
-import os
-import secrets
 from pathlib import Path
 
+from models.durable import replace_file
 from models.image_store import ImageStore
 from models.specimens import Image
 
@@ -54,12 +53,4 @@ class Renditions:
 
 def _keep(rendition: bytes, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(8)}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(rendition)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    replace_file(path, rendition)

@@ -1,7 +1,6 @@
 """`voucher demo`: the whole way on an invented flora, from drawing to the web page, in a few minutes."""
 
 import importlib.metadata
-import logging
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,8 +10,6 @@ import typer
 from indexer import console
 from indexer.progress import Report, of_stage
 from models.home import Home
-
-logger = logging.getLogger(__name__)
 
 
 def demo_command(
