@@ -168,7 +168,7 @@ def evaluate(home: HomeOption = DEFAULT_HOME, device: DeviceOption = "auto", as_
     console.show_table(
         f"{result.bundle_id}, 95 % intervals in brackets",
         ["stream", "test photos", "top-1", "top-5"],
-        accuracy_lines(result),
+        accuracy_lines(result.to_json()),
     )
     if result.skipped_unknown:
         console.output.print(f"{result.skipped_unknown} test photos are of species that the bundle does not know.")
@@ -224,7 +224,7 @@ def assemble() -> typer.Typer:
 def main() -> None:
     """Entry point of the console script; an expected error is one line and exit status 2."""
     # Read when torch is loaded. Threads that wait for the network's next product sleep instead of spinning, and leave
-    # their cores to the decoding of the next pictures: files to vectors became 1.15 times as fast.
+    # their cores to the decoding of the next pictures.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     command = assemble()
     try:

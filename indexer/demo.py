@@ -105,18 +105,14 @@ def _identify_one_of_each(identifier: Any, catalogue: Any) -> list[dict[str, Any
 
 
 def _show(result: dict[str, Any]) -> None:
+    from indexer.evaluate import accuracy_lines
+
     evaluation = result["evaluation"]
-    rows = []
-    for stream in ("specialist", "generalist", "ensemble"):
-        for group, figures in evaluation[stream].items():
-            if figures["n"]:
-                low, high = figures["top1_interval"]
-                top1 = f"{figures['top1']:.1%} ({low:.0%}–{high:.0%})"
-                rows.append((stream, f"{group} (n={figures['n']})", top1, f"{figures['top5']:.1%}"))
     console.show_table(
-        f"An invented flora (chance {result['chance_top1']:.1%}); no evidence about real plants",
-        ["stream", "test photos", "top-1 (95 % interval)", "top-5"],
-        rows,
+        f"An invented flora (chance {result['chance_top1']:.1%}); no evidence about real plants; "
+        "95 % intervals in brackets",
+        ["stream", "test photos", "top-1", "top-5"],
+        accuracy_lines(evaluation),
     )
     for answer in result["identifications"]:
         first = answer["candidates"][0]

@@ -119,23 +119,17 @@ def _score(
     return scored, decisions
 
 
-def accuracy_lines(evaluation: Evaluation) -> list[tuple[str, str, str, str]]:
-    """Stream, group, "top-1 % (interval)" and "top-5 %" with counts, for a table."""
-    lines = []
-    for stream, groups in evaluation.figures.items():
-        for group, figures in groups.items():
-            lines.append(
-                (
-                    stream,
-                    f"{group} (n={figures.n})",
-                    _percent(figures.top1, figures.top1_interval),
-                    _percent(figures.top5, figures.top5_interval),
-                )
-            )
-    return lines
+def accuracy_lines(evaluation: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Stream, group with its count, top-1 and top-5 with their intervals, of `Evaluation.to_json`, for a table."""
+    return [
+        (stream, f"{group} (n={figures['n']})", _percent(figures, "top1"), _percent(figures, "top5"))
+        for stream in ("specialist", "generalist", "ensemble")
+        for group, figures in evaluation[stream].items()
+    ]
 
 
-def _percent(value: float | None, interval: tuple[float, float] | None) -> str:
-    if value is None or interval is None:
+def _percent(figures: dict[str, Any], name: str) -> str:
+    if figures[name] is None:
         return "–"
-    return f"{value:.1%} ({interval[0]:.0%}–{interval[1]:.0%})"
+    low, high = figures[f"{name}_interval"]
+    return f"{figures[name]:.1%} ({low:.0%}–{high:.0%})"

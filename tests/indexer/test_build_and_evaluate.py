@@ -197,7 +197,7 @@ def test_figures_are_of_the_test_split_by_group(tiny_home: Home) -> None:
     assert sum(values["decisions"].values()) == 12
     with (result.report / "predictions.csv").open(encoding="utf-8-sig") as file:
         assert len({row["photo_id"] for row in csv.DictReader(file)}) == 12
-    assert any("n=4" in line[1] for line in accuracy_lines(result))
+    assert any("n=4" in line[1] for line in accuracy_lines(values))
 
 
 def test_photos_of_unknown_species_are_counted_and_left_out(tiny_home: Home, tmp_path: Path) -> None:
