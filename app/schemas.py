@@ -71,12 +71,54 @@ class DecisionBody(WireModel):
     evidence: dict[str, float] = Field(description="the figures that the decision rests on")
 
 
+class RollUpBody(WireModel):
+    """The lowest taxon that is likely enough."""
+
+    taxon_rank: str = Field(description="species, genus or family (Darwin Core taxonRank)")
+    name: str
+    probability: float = Field(ge=0, le=1, description="summed over the taxon's species")
+    species_count: int = Field(ge=1, description="species of the index that belong to it")
+
+
+class UnknownBody(WireModel):
+    """Whether the plant is of a species that the index does not hold."""
+
+    score: float = Field(ge=0, le=1, description="the higher, the less the plant looks like any species of the index")
+    threshold: float = Field(ge=0, le=1, description="95 % of photos of known species lie below")
+    is_unknown: bool = Field(description="whether the answer is: none of these")
+
+
+class SpeciesName(WireModel):
+    """A species by id and name."""
+
+    species_id: str
+    scientific_name: str
+
+
+class PredictionSetBody(WireModel):
+    """Species among which the true one is, with a stated probability."""
+
+    coverage: float = Field(ge=0, le=1, description="how often such a set holds the true species")
+    size: int = Field(ge=0, description="species in the set; 0 when none is likely enough")
+    species: list[SpeciesName] = Field(description="the likeliest of the set first, at most 50")
+    herbarium_only: int = Field(ge=0, description="how many of the set are known from sheets alone")
+    guarantee: str = Field(description="for whom the coverage holds, and how it is known")
+
+
 class IdentificationBody(WireModel):
     """The answer to `POST /v1/identifications`."""
 
     identification_id: str = Field(description="the request id, which finds the line in the log")
     bundle_id: str = Field(description="the index and model that answered")
     photo_count: int = Field(ge=1)
+    outcome: str = Field(description="species, genus, family, undecided, or none of these")
+    summary: str = Field(description="the answer in a sentence for people")
+    calibrated: bool = Field(
+        description="whether the probabilities were fitted to photos that the answering networks had not seen"
+    )
+    roll_up: RollUpBody | None = Field(description="null when not even a family is likely enough")
+    unknown: UnknownBody | None = Field(description="null when too few photos told how unknown plants look")
+    prediction_set: PredictionSetBody | None = Field(description="null when too few photos told a limit")
     decision: DecisionBody
     candidates: list[CandidateBody] = Field(description="by falling probability")
     milliseconds: float = Field(ge=0, description="from the whole upload to the answer")
@@ -87,6 +129,21 @@ class IdentificationBody(WireModel):
                 "identification_id": "0f6c1f2f4d1c4a8d9a53f2f6a8f1c001",
                 "bundle_id": "20260101T120000Z-1f2e3d4c",
                 "photo_count": 1,
+                "outcome": "genus",
+                "summary": "Genus Costus (91 %): the species are too close to call. Most likely: Costus arabicus L. "
+                "(62 %).",
+                "calibrated": True,
+                "roll_up": {"taxon_rank": "genus", "name": "Costus", "probability": 0.91, "species_count": 4},
+                "unknown": {"score": 0.21, "threshold": 0.83, "is_unknown": False},
+                "prediction_set": {
+                    "coverage": 0.9,
+                    "size": 1,
+                    "species": [{"species_id": "105951", "scientific_name": "Costus arabicus L."}],
+                    "herbarium_only": 1,
+                    "guarantee": "Of photos of species with field photos, 90 % have their species in such a set. For "
+                    "the one species known from herbarium sheets only, this is estimated from species whose photos "
+                    "were hidden in training, and not guaranteed.",
+                },
                 "decision": {
                     "source": "generalist",
                     "reason": "No field photos of the nearest species were in training; the sheets decided.",

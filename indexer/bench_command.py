@@ -1,8 +1,9 @@
 """`voucher bench`: measurements as commands."""
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -39,11 +40,108 @@ def bench_embed_command(
     if len(files) < 16:
         raise InsufficientData(f"expected a folder with at least 16 images, found {len(files)} in {path}")
     result = bench_embed(files, backbone, weights, image_size, rounds, compute)
+    _show(f"{backbone} on {compute.describe()}", asdict(result), as_json)
+
+
+@bench_app.command("train")
+def bench_train_command(
+    path: Annotated[Path, typer.Argument(help="Dataset as of `voucher import`, or a home, which is only read.")],
+    backbone: Annotated[str, typer.Option(help="timm model name.")] = "deit_tiny_patch16_224",
+    weights: Annotated[Path | None, typer.Option(help="Local weights; none: random ones.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Pixels; none: the network's own.")] = None,
+    last_blocks: Annotated[int, typer.Option(min=1, help="Blocks that are fine-tuned.")] = 5,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of both ways.")] = 12,
+    views: Annotated[int, typer.Option(min=1, help="Random views of each image.")] = 4,
+    images: Annotated[int, typer.Option(min=4, help="Training images, evenly from all species.")] = 200,
+    plain_epochs: Annotated[
+        int | None, typer.Option(min=1, help="Stop the plain loop after so many and multiply its time up.")
+    ] = None,
+    apart: Annotated[
+        bool, typer.Option("--apart", help="Train the two plain networks one after the other, as two scripts would.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of images, weights and batches.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda:N.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Cached, shared trunk beside a plain loop with two networks, to the same losses."""
+    from indexer.bench_train import bench_train
+    from models.compute import Compute
+
+    more = {"optimizer.epochs": epochs, "augmentation.views": views}
+    config = _config(backbone, weights, image_size, last_blocks, seed, more)
+    compute = Compute.resolve(device, precision=precision)  # type: ignore[arg-type]
+    with console.progress_bars() as report:
+        result = bench_train(
+            path, config, compute, images=images, plain_epochs=plain_epochs, apart=apart, report=report
+        )
+    _show(f"{backbone} on {result.device}", asdict(result), as_json)
+
+
+@bench_app.command("identify")
+def bench_identify_command(
+    backbone: Annotated[str, typer.Option(help="timm model name.")] = "deit_tiny_patch16_224",
+    weights: Annotated[Path | None, typer.Option(help="Local weights; none: random ones.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Pixels; none: the network's own.")] = None,
+    last_blocks: Annotated[int, typer.Option(min=1, help="Blocks that are fine-tuned.")] = 5,
+    species: Annotated[int, typer.Option(min=2, help="Species that the classifier tells apart.")] = 1000,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of both, in turn; the best of each counts.")] = 20,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda:N.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Networks of an identification: one trunk with two tails beside two whole networks."""
+    from indexer.bench_identify import bench_identify
+    from models.compute import Compute
+
+    config = _config(backbone, weights, image_size, last_blocks, 0, {})
+    compute = Compute.resolve(device, precision=precision)  # type: ignore[arg-type]
+    result = bench_identify(config, species=species, rounds=rounds, compute=compute)
+    _show(f"{backbone} on {result.device}", asdict(result), as_json)
+
+
+def _config(
+    backbone: str, weights: Path | None, image_size: int | None, last_blocks: int, seed: int, more: dict[str, Any]
+) -> Any:
+    """The run config of a benchmark: the defaults, with a network that needs no download."""
+    from indexer.run_config import RunConfig
+
+    return RunConfig.read(
+        None,
+        {
+            "seed": seed,
+            "backbone.name": backbone,
+            "backbone.weights": weights,
+            "backbone.pretrained": False,
+            "backbone.image_size": image_size,
+            "backbone.last_blocks": last_blocks,
+            "specialist.kind": "tuned",
+            "generalist.kind": "tuned",
+            "split.validation_fraction": 0.0,
+            **more,
+        },
+    )
+
+
+def _show(title: str, figures: dict[str, Any], as_json: bool) -> None:
+    """One JSON document, or a table of figures by name."""
     if as_json:
-        console.show_json(asdict(result))
+        console.show_json(figures)
         return
-    rows: list[tuple[str, ...]] = [
-        (name.replace("_", " "), f"{value}" if not isinstance(value, float) else f"{value:.4g}")
-        for name, value in asdict(result).items()
-    ]
-    console.show_table(f"{backbone} on {compute.describe()}", ["figure", "value"], rows)
+    rows: list[tuple[str, ...]] = []
+    for name, value in _flat("", figures):
+        rows.append((name.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else f"{value}"))
+    console.show_table(title, ["figure", "value"], rows)
+
+
+def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Names and values of nested figures; the members of a list are told apart by their first figure."""
+    if isinstance(value, dict):
+        for name, member in value.items():
+            yield from _flat(f"{prefix} {name}".strip(), member)
+    elif isinstance(value, tuple):
+        for member in value:
+            (name, first), *rest = member.items()
+            yield from _flat(f"{prefix} of {first} {name}", dict(rest))
+    else:
+        yield prefix, value

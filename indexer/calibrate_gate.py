@@ -2,7 +2,7 @@
 
 import logging
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +11,12 @@ from scipy.special import log_softmax
 
 from models.bundle import CalibrationSet
 from models.errors import InvalidConfig
-from models.gate import DistanceGate, Evidence, FusionGate, Gate, masked_log_softmax
-from models.retrieval import FloatArray
+from models.gate import DistanceGate, Evidence, FusionGate, Gate, StreamGate, masked_log_softmax
+from models.retrieval import DecisionSource, FloatArray
 
 logger = logging.getLogger(__name__)
 
-GateKind = Literal["auto", "distance", "fusion"]
+GateKind = Literal["auto", "distance", "fusion", "specialist", "generalist"]
 
 _REFERENCE_THRESHOLD = 0.93
 _MIN_PHOTOS = 8
@@ -25,7 +25,7 @@ _PRIOR_STRENGTH = 0.01
 
 def gate_kind(name: str | None) -> GateKind | None:
     """`name` as a kind of gate. Raises `InvalidConfig`."""
-    kinds: dict[str, GateKind] = {"auto": "auto", "distance": "distance", "fusion": "fusion"}
+    kinds: dict[str, GateKind] = {kind: kind for kind in get_args(GateKind)}
     if name is None:
         return None
     if name not in kinds:
@@ -51,16 +51,22 @@ def fit_gate(calibration: CalibrationSet, herbarium_only_share: float, kind: Gat
     """
     if len(calibration) < _MIN_PHOTOS:
         logger.warning("only %d calibration photos: the gate keeps its defaults", len(calibration))
-        return FittedGate(DistanceGate(_REFERENCE_THRESHOLD), {"photos": len(calibration), "fitted": False})
+        unfitted = _of_one_stream(kind) or DistanceGate(_REFERENCE_THRESHOLD)
+        return FittedGate(unfitted, {"photos": len(calibration), "fitted": False})
     weights = group_weights(calibration.hidden, herbarium_only_share)
     temperatures = (
         _fit_temperature(calibration.logits, calibration.truth, weights),
         _fit_temperature(calibration.similarities, calibration.truth, weights),
     )
-    gates: dict[str, Gate] = {
-        "distance": _fit_distance(calibration, weights, temperatures),
-        "fusion": _fit_fusion(calibration, weights, temperatures),
-    }
+    alone = _of_one_stream(kind, *temperatures)
+    gates: dict[str, Gate] = (
+        {kind: alone}
+        if alone is not None
+        else {
+            "distance": _fit_distance(calibration, weights, temperatures),
+            "fusion": _fit_fusion(calibration, weights, temperatures),
+        }
+    )
     quality = {name: _quality(gate, calibration, weights) for name, gate in gates.items()}
     chosen = kind if kind != "auto" else min(quality, key=lambda name: quality[name][1])
     figures = {
@@ -72,6 +78,11 @@ def fit_gate(calibration: CalibrationSet, herbarium_only_share: float, kind: Gat
         "weighted_negative_log_likelihood": {name: loss for name, (_, loss) in quality.items()},
     }
     return FittedGate(gates[chosen], figures)
+
+
+def _of_one_stream(kind: GateKind, *temperatures: float) -> StreamGate | None:
+    """The gate of one stream, if `kind` is one."""
+    return StreamGate(DecisionSource(kind), *temperatures) if kind in ("specialist", "generalist") else None
 
 
 def group_weights(hidden: NDArray[np.bool_], herbarium_only_share: float) -> NDArray[np.float64]:

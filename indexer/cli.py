@@ -70,6 +70,8 @@ def import_command(
 def train(
     home: HomeOption = DEFAULT_HOME,
     config: Annotated[Path | None, typer.Option(help="Run config in TOML.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Recipe by name, in place of a run config.")] = None,
+    small: Annotated[bool, typer.Option("--small", help="The recipe's settings for a small network.")] = False,
     backbone: Annotated[str | None, typer.Option(help="timm model name.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Local .safetensors or checkpoint; none: the timm hub.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Pixels.")] = None,
@@ -82,6 +84,7 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Fine-tune both streams on the catalogue's images."""
+    from indexer.recipes import load_recipe
     from indexer.run_config import RunConfig
     from indexer.run_folder import TrainingRun
     from indexer.training_run import best_figures
@@ -99,15 +102,20 @@ def train(
             "optimizer.epochs": epochs,
             "seed": seed,
         }
+        if config is not None and recipe is not None:
+            raise InvalidConfig("--config and --recipe both say how the run goes; give one of them")
+        if small and recipe is None:
+            raise InvalidConfig("--small belongs to a recipe; name one with --recipe")
         if resume:
-            if config is not None or any(value is not None for value in overrides.values()):
+            if config is not None or recipe is not None or any(value is not None for value in overrides.values()):
                 raise InvalidConfig("--resume continues a run as it began; leave the other options of the run out")
             unfinished = TrainingRun.unfinished(where)
             if unfinished is None:
                 raise InvalidConfig(f"there is no unfinished run in {where.runs}; train without --resume")
             run = unfinished
         else:
-            run = TrainingRun.start(where, catalogue, RunConfig.read(config, overrides))
+            resolved = load_recipe(recipe, small, overrides) if recipe else RunConfig.read(config, overrides)
+            run = TrainingRun.start(where, catalogue, resolved)
         compute = _compute(device, precision)
         logger.info("run %s on %s", run.run_id, compute.describe())
         try:
@@ -152,16 +160,25 @@ def build(
 
 
 @app.command()
-def evaluate(home: HomeOption = DEFAULT_HOME, device: DeviceOption = "auto", as_json: JsonOption = False) -> None:
+def evaluate(
+    home: HomeOption = DEFAULT_HOME,
+    unknown: Annotated[
+        Path | None, typer.Option(help="Photos of species not in the index, to be told from the known: folder or CSV.")
+    ] = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
     """Score the test photos with the active bundle."""
     from indexer.evaluate import accuracy_lines
     from indexer.evaluate import evaluate as run_evaluation
+    from indexer.report_reliability import reliability_summary
     from models.catalogue import Catalogue
     from models.identifier import Identifier
 
     where = Home(home)
     with Catalogue.open(where) as catalogue, console.progress_bars() as report:
-        result = run_evaluation(where, catalogue, Identifier.load(where, _compute(device)), report=report)
+        identifier = Identifier.load(where, _compute(device))
+        result = run_evaluation(where, catalogue, identifier, unknown=unknown, report=report)
     if as_json:
         console.show_json(result.to_json())
         return
@@ -170,6 +187,8 @@ def evaluate(home: HomeOption = DEFAULT_HOME, device: DeviceOption = "auto", as_
         ["stream", "test photos", "top-1", "top-5"],
         accuracy_lines(result.to_json()),
     )
+    for line in reliability_summary(result.reliability):
+        console.output.print(line, markup=False, soft_wrap=True)
     if result.skipped_unknown:
         console.output.print(f"{result.skipped_unknown} test photos are of species that the bundle does not know.")
     console.output.print(f"Plots, confusion and species tables: {result.report}", markup=False, soft_wrap=True)
@@ -212,9 +231,11 @@ def assemble() -> typer.Typer:
     Those, such as `serve`, are found as they are installed and not imported by name, so that the layers stay apart.
     """
     from indexer.bench_command import bench_app
+    from indexer.compare_command import compare_command
     from indexer.demo import demo_command
 
     app.command("demo")(demo_command)
+    app.command("compare")(compare_command)
     app.add_typer(bench_app, name="bench")
     for entry in importlib.metadata.entry_points(group="voucher.commands"):
         app.command(entry.name)(entry.load())

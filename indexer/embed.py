@@ -21,18 +21,18 @@ Output = TypeVar("Output")
 BATCH = 16
 
 
-def embed_sheets(
+def embed_images(
     files: Iterable[tuple[Key, Path]],
     encoder: Encoder,
     *,
     batch: int = BATCH,
     workers: int | None = None,
 ) -> Iterator[tuple[list[Key], FloatArray]]:
-    """Keys and unit embeddings ``(B, D)`` of files of herbarium sheets, batch by batch, in order.
+    """Keys and unit embeddings ``(B, D)`` of image files, batch by batch, in order.
 
     Raises `InvalidImage` naming the file.
     """
-    return run_batches(files, encoder.preprocessing, encoder.embed_sheets, batch=batch, workers=workers)
+    return run_batches(files, encoder.preprocessing, encoder.embed, batch=batch, workers=workers)
 
 
 def run_batches(

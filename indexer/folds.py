@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from indexer.streams import outputs, prototype_similarities, prototypes, shared_classes
+from indexer.run_config import RunConfig
+from indexer.stream_outputs import StreamOutputs
+from indexer.streams import fit_stream_metric, outputs, prototype_similarities, prototypes, shared_classes
 from indexer.training_set import IntArray, TrainingSet
 from indexer.views import Views
 from models.bundle import CalibrationSet
 from models.compute import Compute
-from models.specimens import Role
-from models.two_stream import TwoStreamNetwork
 
 _MOST_PHOTOS = 4000
 """Photos asked about in a fold: a gate has a handful of parameters, and each photo costs a number a species."""
@@ -37,12 +37,12 @@ def draw_folds(training_set: TrainingSet, count: int, generator: np.random.Gener
     count = min(count, len(both))
     if count == 0 or len(both) < 2:
         return []
-    photos = everything[training_set.is_field]
+    photos = everything[training_set.is_photo]
     classes, groups = training_set.classes, training_set.groups
     shuffled = generator.permutation(both)
     if count == 1:
-        hidden = np.isin(classes, shuffled[: max(1, len(both) // 4)]) & training_set.is_field
-        asked = everything[hidden | (training_set.is_validation & training_set.is_field)]
+        hidden = np.isin(classes, shuffled[: max(1, len(both) // 4)]) & training_set.is_photo
+        asked = everything[hidden | (training_set.is_validation & training_set.is_photo)]
         return [Fold(np.setdiff1d(everything[~training_set.is_validation], asked), asked)]
     species_groups = np.array_split(shuffled, count)
     observations = generator.permutation(np.unique(groups[photos]))
@@ -56,21 +56,21 @@ def draw_folds(training_set: TrainingSet, count: int, generator: np.random.Gener
 
 
 def ask(
-    network: TwoStreamNetwork, training_set: TrainingSet, views: Views, fold: Fold, compute: Compute
+    network: StreamOutputs, training_set: TrainingSet, views: Views, fold: Fold, config: RunConfig, compute: Compute
 ) -> CalibrationSet:
-    """What a network fitted on the fold says of the photos that it has not seen."""
-    classes, is_field = training_set.classes, training_set.is_field
-    count = len(training_set.taxonomy)
-    seen = np.zeros(count, dtype=bool)
-    seen[classes[fold.rows[is_field[fold.rows]]]] = True
-    sheets = np.flatnonzero(~is_field)
-    means, present = prototypes(network, views, sheets, classes, compute)
+    """What a network fitted on the fold says of the photos that it has not seen, in a metric fitted on the fold."""
+    classes = training_set.classes
+    seen = np.zeros(len(training_set.taxonomy), dtype=bool)
+    seen[classes[fold.rows[training_set.is_photo[fold.rows]]]] = True
+    sheets = np.flatnonzero(~training_set.is_field)
+    metric = fit_stream_metric(network, training_set, views, fold.rows, config, compute)
+    means, present = prototypes(network, views, sheets, classes, metric, compute)
     asked = fold.asked[:: max(1, math.ceil(len(fold.asked) / _MOST_PHOTOS))]
-    logits, embeddings = outputs(network, views, asked, Role.FIELD, compute)
+    logits, embeddings = outputs(network, views, asked, compute)
     truth = classes[asked]
     return CalibrationSet(
         logits=logits,
-        similarities=prototype_similarities(embeddings, means, present),
+        similarities=prototype_similarities(embeddings, means, present, metric),
         truth=truth,
         hidden=~seen[truth],
         has_field_photos=np.tile(seen, (len(truth), 1)),

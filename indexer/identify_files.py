@@ -1,17 +1,19 @@
 """Photos on disk to an answer, as JSON and as lines for people."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from models.catalogue import Catalogue
 from models.errors import InvalidConfig, InvalidImage, UnknownSheet, UnreadableImage
 from models.identifier import Identifier
-from models.retrieval import Candidate, Identification, SheetMatch
+from models.retrieval import Candidate, Identification, Novelty, PredictionSet, SheetMatch
 from models.specimens import Sheet
 
 _MAX_PIXELS = 250_000_000
 _MAX_PHOTOS = 5
+_SET_SHOWN = 5
 
 
 def check_photos(paths: Sequence[Path]) -> None:
@@ -47,7 +49,31 @@ def answer_to_json(answer: Identification, catalogue: Catalogue) -> dict[str, An
             "reason": answer.decision.reason,
             "evidence": answer.decision.evidence,
         },
+        "outcome": answer.outcome.value,
+        "summary": answer.summary,
+        "calibrated": answer.calibrated,
+        "roll_up": asdict(answer.roll_up) if answer.roll_up else None,
+        "unknown": _novelty_to_json(answer.novelty),
+        "prediction_set": _prediction_set_to_json(answer.prediction_set),
         "candidates": [_candidate_to_json(candidate, catalogue) for candidate in answer.candidates],
+    }
+
+
+def _novelty_to_json(novelty: Novelty | None) -> dict[str, Any] | None:
+    if novelty is None:
+        return None
+    return {"score": novelty.unknown_score, "threshold": novelty.threshold, "is_unknown": novelty.is_unknown}
+
+
+def _prediction_set_to_json(found: PredictionSet | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {
+        "coverage": found.coverage,
+        "size": found.size,
+        "species": [{"species_id": s.species_id, "scientific_name": s.scientific_name} for s in found.species],
+        "herbarium_only": found.herbarium_only,
+        "guarantee": found.guarantee,
     }
 
 
@@ -88,6 +114,7 @@ def _sheet(match: SheetMatch, catalogue: Catalogue) -> Sheet | None:
 
 def answer_lines(answer: Identification, catalogue: Catalogue) -> Iterator[str]:
     """The answer for people."""
+    yield answer.summary
     for number, candidate in enumerate(answer.candidates, 1):
         species = candidate.species
         taxa = ", ".join(t for t in (species.genus, species.family) if t)
@@ -98,8 +125,20 @@ def answer_lines(answer: Identification, catalogue: Catalogue) -> Iterator[str]:
         if number == 1:
             for match in candidate.sheets:
                 yield f"      vouched for by {_citation(match, catalogue)}"
+    if answer.prediction_set is not None:
+        yield _set_line(answer.prediction_set)
+    if not answer.calibrated:
+        yield "The percentages are not calibrated: there were too few photos to learn from."
     yield f"Decided by: {answer.decision.source.value}. {answer.decision.reason}"
     yield f"Bundle: {answer.bundle_id}"
+
+
+def _set_line(found: PredictionSet) -> str:
+    if not found.size:
+        return f"No species is likely enough for a set of {100 * found.coverage:.0f} % coverage: doubt this answer."
+    names = ", ".join(s.scientific_name for s in found.species[:_SET_SHOWN])
+    more = f" and {found.size - _SET_SHOWN:,} more" if found.size > _SET_SHOWN else ""
+    return f"Set of {100 * found.coverage:.0f} % coverage: {names}{more} – {found.guarantee}"
 
 
 def _citation(match: SheetMatch, catalogue: Catalogue) -> str:

@@ -18,6 +18,7 @@ from indexer.report_plots import (
     plot_reliability,
     plot_risk_coverage,
 )
+from indexer.report_reliability import reliability_markdown
 from indexer.report_tables import (
     TOP,
     EvaluatedPhotos,
@@ -60,13 +61,15 @@ def write_report(
     species: Sequence[Species],
     photo_ids: Sequence[str],
     run: Mapping[str, object],
+    reliability: Mapping[str, object] | None = None,
 ) -> list[Path]:
     """Paths of the files written to `folder`, in the order of `FILES`.
 
     `figures` and `scored` have the same streams: figures by group, and probabilities ``(N, S)`` over
     `species`. `truth` ``(N,)`` holds positions among `species`, `herbarium_only` ``(N,)`` tells whether
     the true species had no field photos in training, `observation` ``(N,)`` and `photo_ids` name plant
-    and photo. `run` is put into figures.json and figures.md as it is.
+    and photo. `run` is put into figures.json and figures.md as it is, `reliability` (what the probabilities are worth)
+    under its name and as tables.
 
     The files appear whole or not at all: they are written beside `folder` and renamed; other files in
     an existing `folder` stay. Raises `InsufficientData` without photos, `ValueError` when the inputs do
@@ -79,8 +82,9 @@ def write_report(
     folder.parent.mkdir(parents=True, exist_ok=True)
     staged = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        write_figures_json(staged / "figures.json", figures, differences, run)
-        (staged / "figures.md").write_text(figures_markdown(figures, differences, run), encoding="utf-8")
+        write_figures_json(staged / "figures.json", figures, differences, run, reliability)
+        tables = figures_markdown(figures, differences, run, reliability_markdown(reliability or {}))
+        (staged / "figures.md").write_text(tables, encoding="utf-8")
         write_confusion(staged / "confusion.csv", photos)
         write_per_species(staged / "per_species.csv", photos)
         write_predictions(staged / "predictions.csv", photos)

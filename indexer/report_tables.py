@@ -83,14 +83,17 @@ def write_figures_json(
     figures: Figures,
     differences: Mapping[str, Mapping[str, PairedDifference]],
     run: Mapping[str, object],
+    reliability: Mapping[str, object] | None = None,
 ) -> None:
-    """Writes the figures by stream and group, beside "run" and "differences"."""
+    """Writes the figures by stream and group, beside "run", "differences" and, if given, "reliability"."""
     content: dict[str, object] = {
         stream: {group: f.to_json() for group, f in groups.items()} for stream, groups in figures.items()
     }
     content["differences"] = {
         name: {group: d.to_json() for group, d in groups.items()} for name, groups in differences.items()
     }
+    if reliability is not None:
+        content["reliability"] = _finite(reliability)
     content["run"] = _finite(run)
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False, default=str)
     path.write_text(text + "\n", encoding="utf-8")
@@ -100,8 +103,9 @@ def figures_markdown(
     figures: Figures,
     differences: Mapping[str, Mapping[str, PairedDifference]],
     run: Mapping[str, object],
+    more: Sequence[str] = (),
 ) -> str:
-    """The figures as Markdown tables, shares in percent with 95 % intervals."""
+    """The figures as Markdown tables, shares in percent with 95 % intervals; `more` lines go before the run."""
     header = "| stream | group | photos | species | top-1 | top-5 | MRR | macro P / R / F1 | balanced | ECE | AURC |"
     lines = ["# Evaluation", "", header, "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"]
     for stream, groups in figures.items():
@@ -129,6 +133,7 @@ def figures_markdown(
                     f"| {_escaped(name)} | {GROUP_NAMES[group]} | {d.n} | {100 * d.difference:+.1f} "
                     f"({low} to {high}) | {d.only_a} | {d.only_b} | {d.p_value:.3g} |"
                 )
+    lines += more
     if run:
         lines += ["", "## Run", "", "| | |", "|---|---|"]
         lines += [f"| {_escaped(key)} | {_escaped(value)} |" for key, value in _flat(run)]

@@ -23,6 +23,8 @@ class BackboneConfig(_Section):
     last_blocks: int = Field(5, ge=1)
     crop: Literal["center", "squash", "letterbox"] = "center"
     statistics: Literal["fixed", "image"] = Field("fixed", description="image: by each picture's own; random weights")
+    features: Literal["pooled", "class+dct"] = Field("pooled", description="what the specialist sees")
+    dct_frequencies: int = Field(4, ge=1, description="low frequencies of the patch tokens in class+dct")
     arguments: dict[str, Any] = Field(default_factory=dict, description="passed on to timm.create_model")
 
 
@@ -64,16 +66,33 @@ class AugmentationConfig(_Section):
 
 
 class SpecialistConfig(_Section):
-    """Cross-entropy plus triplet loss."""
+    """The classifier: a fine-tuned tail (cross-entropy plus triplet loss), or one on frozen features."""
 
+    kind: Literal["tuned", "linear", "svm"] = "tuned"
     margin: float = Field(0.3, gt=0.0)
     triplet_weight: float = Field(1.0, ge=0.0)
     label_smoothing: float = Field(0.0, ge=0.0, lt=1.0)
+    probe: bool = Field(False, description="start from logistic regression on the frozen features (LP-FT)")
+    domain_adversary_weight: float = Field(0.0, ge=0.0, description="of the reversed gradient (DANN)")
+    genus_weight: float = Field(0.0, ge=0.0)
+    family_weight: float = Field(0.0, ge=0.0)
+    strengths: tuple[float, ...] = Field(
+        (0.0001, 0.001, 0.01, 0.1, 1.0), description="C of linear and svm to choose from"
+    )
+    gamma_factors: tuple[float, ...] = Field((0.1, 0.3, 1.0, 3.0), description="of an SVM's scale; to choose from")
+
+    @property
+    def has_adversary(self) -> bool:
+        """Whether heads beside the classifier shape the features."""
+        return max(self.domain_adversary_weight, self.genus_weight, self.family_weight) > 0.0
 
 
 class GeneralistConfig(_Section):
-    """Cross-domain triplet loss."""
+    """The embedding: the backbone's own, or one fine-tuned with cross-domain triplet loss; and its metric."""
 
+    kind: Literal["tuned", "frozen"] = "frozen"
+    metric: Literal["cosine", "centred", "whitened"] = "whitened"
+    shrinkage: float = Field(0.3, ge=0.0, le=1.0, description="of the whitened metric's covariance to the identity")
     margin: float = Field(0.2, gt=0.0)
     mining: Literal["semihard", "hard", "all"] = "semihard"
     rate: float = Field(
@@ -82,7 +101,7 @@ class GeneralistConfig(_Section):
 
 
 class OptimizerConfig(_Section):
-    """AdamW with layer-wise decay and a cosine schedule."""
+    """AdamW with layer-wise decay and a cosine schedule, or one that falls where the figures stand still."""
 
     epochs: int = Field(12, ge=1)
     steps_per_epoch: int | None = Field(None, ge=1, description="none: as many as show every image once")
@@ -92,6 +111,9 @@ class OptimizerConfig(_Section):
     layer_decay: float = Field(0.75, gt=0.0, le=1.0)
     warmup_fraction: float = Field(0.1, ge=0.0, lt=1.0)
     gradient_clip: float = Field(1.0, gt=0.0)
+    schedule: Literal["cosine", "plateau"] = "cosine"
+    plateau_patience: int = Field(2, ge=0, description="epochs without a better validation figure")
+    plateau_factor: float = Field(0.3, gt=0.0, lt=1.0, description="of the rate thereafter")
 
 
 class WarmupConfig(_Section):
@@ -107,7 +129,26 @@ class CalibrationConfig(_Section):
 
     folds: int = Field(3, ge=0, description="0: none; the gate then rests on the validation split alone")
     epochs: int | None = Field(None, ge=1, description="of a refit; none: as many as the run")
-    gate: Literal["auto", "distance", "fusion"] = "auto"
+    gate: Literal["auto", "distance", "fusion", "specialist", "generalist"] = "auto"
+
+
+class TranslationConfig(_Section):
+    """Sheets drawn anew as synthetic field photos by a CUT translator (Park et al. 2020); for training alone."""
+
+    epochs: int = Field(0, ge=0, description="0: no translation; the rate falls to zero over the second half")
+    steps_per_epoch: int | None = Field(None, ge=1, description="none: as many as show every sheet or photo once")
+    batch: int = Field(1, ge=1)
+    image_size: int = Field(256, ge=32, description="pixels of the shorter side")
+    base_channels: int = Field(64, ge=1)
+    residual_blocks: int = Field(9, ge=1)
+    nce_layers: tuple[str, ...] | None = Field(
+        None, description="of pixels, down1, down2, block1 …; none: these three, the first and the middle block"
+    )
+    nce_weight: float = Field(10.0, gt=0.0, description="the paper's where there is no identity loss")
+    patches: int = Field(128, ge=2)
+    temperature: float = Field(0.07, gt=0.0)
+    learning_rate: float = Field(2e-4, gt=0.0)
+    images_per_species: int = Field(8, ge=1, description="sheets of a species that are translated")
 
 
 class RunConfig(_Section):
@@ -124,6 +165,7 @@ class RunConfig(_Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     warmup: WarmupConfig = WarmupConfig()
     calibration: CalibrationConfig = CalibrationConfig()
+    translation: TranslationConfig = TranslationConfig()
     cache_gib: float = Field(20.0, ge=0.0, description="disk that cached trunk outputs may take")
 
     @classmethod

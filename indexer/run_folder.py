@@ -22,6 +22,14 @@ from models.durable import make_folder, replace_file
 from models.errors import InvalidConfig, VoucherError
 from models.home import Home
 
+COMPARISON_PREFIX = "compare-"
+"""What the ids of runs begin with that belong to a comparison, so that nothing else takes up or serves them unasked."""
+
+
+def new_run_id(prefix: str = "") -> str:
+    """An id that no other run has, later ones after earlier ones."""
+    return f"{prefix}{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+
 
 class TrainingRun:
     """A run's folder below ``runs/``, with its config, splits, checkpoints and, at the end, its model's id."""
@@ -31,26 +39,52 @@ class TrainingRun:
         self.folder = home.runs / run_id
 
     @classmethod
-    def start(cls, home: Home, catalogue: Catalogue, config: RunConfig) -> "TrainingRun":
-        """A new run, its splits drawn and saved."""
-        generator = np.random.default_rng([config.seed])
-        run_id = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(3)
-        run = cls(home, run_id, config, catalogue_splits(catalogue, config.split, generator))
+    def start(
+        cls,
+        home: Home,
+        catalogue: Catalogue,
+        config: RunConfig,
+        *,
+        splits: Splits | None = None,
+        run_id: str | None = None,
+    ) -> "TrainingRun":
+        """A new run with its splits saved: those that are given, or newly drawn ones."""
+        if splits is None:
+            splits = catalogue_splits(catalogue, config.split, np.random.default_rng([config.seed]))
+        run = cls(home, run_id or new_run_id(), config, splits)
         make_folder(run.folder)
         run.splits.save(run.folder / "splits.parquet")
+        # Last: a folder with a config is one that can be opened again.
         replace_file(run.folder / "config.json", json.dumps(config.to_json(), indent=1).encode())
         return run
 
     @classmethod
+    def exists(cls, home: Home, run_id: str) -> bool:
+        """Whether the run was started."""
+        return (home.runs / run_id / "config.json").is_file()
+
+    @classmethod
+    def open(cls, home: Home, run_id: str) -> "TrainingRun":
+        """A run that was started before. Raises `InvalidConfig` if there is none, or another version wrote it."""
+        folder = home.runs / run_id
+        try:
+            config = RunConfig.model_validate_json((folder / "config.json").read_bytes())
+        except FileNotFoundError as error:
+            raise InvalidConfig(f"there is no run {run_id} in {home.runs}; train again") from error
+        except ValidationError as error:
+            raise InvalidConfig(f"{folder / 'config.json'} is of another version; delete {folder}") from error
+        return cls(home, run_id, config, Splits.load(folder / "splits.parquet"))
+
+    @classmethod
     def unfinished(cls, home: Home) -> "TrainingRun | None":
-        """The latest run that has not given a model yet. Raises `InvalidConfig` if another version wrote its config."""
+        """The latest run that has not given a model yet; those of comparisons are continued by `voucher compare`.
+
+        Raises `InvalidConfig` if another version wrote its config.
+        """
         for folder in sorted(home.runs.glob("*"), reverse=True):
-            if (folder / "config.json").is_file() and not (folder / "model.json").is_file():
-                try:
-                    config = RunConfig.model_validate_json((folder / "config.json").read_bytes())
-                except ValidationError as error:
-                    raise InvalidConfig(f"{folder / 'config.json'} is of another version; delete {folder}") from error
-                return cls(home, folder.name, config, Splits.load(folder / "splits.parquet"))
+            of_comparison = folder.name.startswith(COMPARISON_PREFIX)
+            if not of_comparison and cls.exists(home, folder.name) and not (folder / "model.json").is_file():
+                return cls.open(home, folder.name)
         return None
 
     @property

@@ -1,4 +1,4 @@
-"""What the training loop works on: the two streams with their losses and validation figures, and the warm-up."""
+"""What the training loop works on: the streams that learn, their losses and validation figures; and the warm-up."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,21 +7,26 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from indexer.fit_metric import metric_of, rows_for_metric, some_of_each
 from indexer.run_config import RunConfig
+from indexer.stream_outputs import StreamOutputs
 from indexer.train import Stream, Task
 from indexer.training_set import BoolArray, IntArray, TrainingSet
 from indexer.views import Views
+from models.adversarial import AdversarialLoss, taxon_indices
 from models.backbone import Tail, layer_decay_factors
 from models.compute import Compute
 from models.heads import SpecialistHead, unit
 from models.losses import CrossDomainTripletLoss, SpecialistLoss
+from models.metric import Metric
 from models.retrieval import FloatArray
 from models.specimens import Role
 from models.two_stream import TwoStreamNetwork
 
 _CHUNK = 64
+_SHARD = 4096
 _IMAGES_OF_MEAN = 10
-"""Images a species that validation prototypes and domain means are made of; the built index uses all sheets."""
+"""Sheets a species that validation prototypes are made of; the built index uses all."""
 
 
 def stream_task(
@@ -33,30 +38,29 @@ def stream_task(
     config: RunConfig,
     compute: Compute,
 ) -> Task:
-    """Both streams on `rows`; the generalist is left as it is when no species of `rows` is in both domains."""
-    specialist = nn.ModuleDict({"tail": network.specialist_tail, "head": network.specialist_head})
-    generalist = nn.ModuleDict({"tail": network.generalist_tail, "projection": network.projection})
-    streams = [_stream("specialist", specialist, config, rate=1.0)]
-    if len(shared_classes(training_set, rows)) >= 2:
-        streams.append(_stream("generalist", generalist, config, rate=config.generalist.rate))
-    learning = {stream.name for stream in streams}
-    classify = SpecialistLoss(
-        margin=config.specialist.margin,
-        triplet_weight=config.specialist.triplet_weight,
-        label_smoothing=config.specialist.label_smoothing,
-    )
-    compare = CrossDomainTripletLoss(margin=config.generalist.margin, mining=config.generalist.mining)
+    """The streams that are fine-tuned, on `rows`; none where the recipe tunes nothing.
 
-    def loss(tokens: Tensor, classes: Tensor, is_field: Tensor) -> dict[str, Tensor]:
-        logits, features = network.classify_tokens(tokens)
-        losses = {"specialist": classify(logits, features, classes)}
-        if "generalist" in learning:
-            losses["generalist"] = compare(network.embed_tokens(tokens), classes, is_field)
-        return losses
+    A tuned generalist is left as it is when no two species of `rows` are in both domains.
+    """
+    streams, losses_of = [], []
+    if config.specialist.kind == "tuned":
+        stream, loss_of = _specialist(network, training_set, config, compute)
+        streams.append(stream)
+        losses_of.append(loss_of)
+    if config.generalist.kind == "tuned" and len(shared_classes(training_set, rows)) >= 2:
+        stream, loss_of = _generalist(network, config)
+        streams.append(stream)
+        losses_of.append(loss_of)
+
+    def loss(tokens: Tensor, classes: Tensor, is_field: Tensor, progress: float) -> dict[str, Tensor]:
+        return {
+            stream.name: loss_of(tokens, classes, is_field, progress)
+            for stream, loss_of in zip(streams, losses_of, strict=True)
+        }
 
     def validate() -> dict[str, float]:
-        fit_domain_means(network, training_set, views, rows, compute)
-        return validation_figures(network, training_set, views, rows, validation_rows, compute)
+        figures = validation_figures(network, training_set, views, rows, validation_rows, config, compute)
+        return {stream.name: figures[stream.name] for stream in streams if stream.name in figures}
 
     return Task(
         streams=tuple(streams),
@@ -69,10 +73,55 @@ def stream_task(
     )
 
 
+_Loss = Callable[[Tensor, Tensor, Tensor, float], Tensor]
+
+
+def _specialist(
+    network: TwoStreamNetwork, training_set: TrainingSet, config: RunConfig, compute: Compute
+) -> tuple[Stream, _Loss]:
+    """The fine-tuned classifier, and, while it learns, the heads that shape its features."""
+    settings = config.specialist
+    module = nn.ModuleDict({"tail": network.specialist_tail, "head": network.specialist_head})
+    classify = SpecialistLoss(
+        margin=settings.margin, triplet_weight=settings.triplet_weight, label_smoothing=settings.label_smoothing
+    )
+    beside: AdversarialLoss | None = None
+    if settings.has_adversary:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            beside = AdversarialLoss(
+                network.specialist_features,
+                taxon_indices(training_set.taxonomy),
+                domain_weight=settings.domain_adversary_weight,
+                genus_weight=settings.genus_weight,
+                family_weight=settings.family_weight,
+            ).to(compute.device)
+        module["adversary"] = beside
+
+    def loss(tokens: Tensor, classes: Tensor, is_field: Tensor, progress: float) -> Tensor:
+        logits, features = network.classify_tokens(tokens)
+        value = classify(logits, features, classes)
+        return value if beside is None else value + beside(features, classes, is_field, progress)
+
+    return _stream("specialist", module, config, rate=1.0), loss
+
+
+def _generalist(network: TwoStreamNetwork, config: RunConfig) -> tuple[Stream, _Loss]:
+    """The fine-tuned embedding."""
+    assert network.projection is not None, "a tuned generalist has a projection"
+    module = nn.ModuleDict({"tail": network.generalist_tail, "projection": network.projection})
+    compare = CrossDomainTripletLoss(margin=config.generalist.margin, mining=config.generalist.mining)
+
+    def loss(tokens: Tensor, classes: Tensor, is_field: Tensor, progress: float) -> Tensor:
+        return compare(network.embed_tokens(tokens), classes, is_field)
+
+    return _stream("generalist", module, config, rate=config.generalist.rate), loss
+
+
 def shared_classes(training_set: TrainingSet, rows: IntArray) -> IntArray:
-    """Classes that have both sheets and photos among `rows`."""
-    classes, is_field = training_set.classes[rows], training_set.is_field[rows]
-    return np.intersect1d(classes[is_field], classes[~is_field])
+    """Classes that have both sheets and real photos among `rows`."""
+    classes = training_set.classes[rows]
+    return np.intersect1d(classes[training_set.is_photo[rows]], classes[~training_set.is_field[rows]])
 
 
 def warmup_task(
@@ -85,7 +134,7 @@ def warmup_task(
     classify = SpecialistLoss(margin=config.specialist.margin, triplet_weight=0.0, label_smoothing=0.1)
     compare = CrossDomainTripletLoss(margin=config.generalist.margin, mining="all")
 
-    def loss(pixels: Tensor, classes: Tensor, is_field: Tensor) -> dict[str, Tensor]:
+    def loss(pixels: Tensor, classes: Tensor, is_field: Tensor, progress: float) -> dict[str, Tensor]:
         pooled = backbone(pixels)
         joint = classify(head(pooled), pooled, classes) + compare(unit(pooled), classes, is_field)
         return {"backbone": joint}
@@ -128,115 +177,104 @@ def _groups(parameters: Any, rate: Callable[[str], float], weight_decay: float) 
 
 
 @torch.inference_mode()
-def outputs(
-    network: TwoStreamNetwork, views: Views, rows: IntArray, role: Role, compute: Compute
-) -> tuple[FloatArray, FloatArray]:
-    """Logits ``(N, C)`` and unit embeddings ``(N, D)``, centred as of `role`, of the plain views of `rows`."""
+def embeddings_of(network: StreamOutputs, views: Views, rows: IntArray, compute: Compute) -> FloatArray:
+    """Unit embeddings ``(N, D)`` of the plain views of `rows`."""
     network.eval()
-    logits = np.empty((len(rows), network.shape.classes), dtype=np.float32)
-    embeddings = np.empty((len(rows), network.shape.projection_dimensions), dtype=np.float32)
+    embeddings = np.empty((len(rows), network.dimensions), dtype=np.float32)
+    for start in range(0, len(rows), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        with compute.autocast():
+            embedded = network.embed_tokens(views.plain_batch(rows[part]))
+        embeddings[part] = embedded.cpu().numpy()
+    return embeddings
+
+
+@torch.inference_mode()
+def features_of(network: StreamOutputs, views: Views, rows: IntArray, compute: Compute) -> FloatArray:
+    """Features ``(N, F)`` that the specialist's head sees, of the plain views of `rows`."""
+    network.eval()
+    features = np.empty((len(rows), network.specialist_features), dtype=np.float32)
+    for start in range(0, len(rows), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        with compute.autocast():
+            found = network.features(views.plain_batch(rows[part]))
+        features[part] = found.float().cpu().numpy()
+    return features
+
+
+@torch.inference_mode()
+def outputs(network: StreamOutputs, views: Views, rows: IntArray, compute: Compute) -> tuple[FloatArray, FloatArray]:
+    """Logits ``(N, C)`` and unit embeddings ``(N, D)`` of the plain views of `rows`."""
+    network.eval()
+    logits = np.empty((len(rows), network.classes), dtype=np.float32)
+    embeddings = np.empty((len(rows), network.dimensions), dtype=np.float32)
     for start in range(0, len(rows), _CHUNK):
         part = slice(start, start + _CHUNK)
         tokens = views.plain_batch(rows[part])
         with compute.autocast():
             logits[part] = network.classify_tokens(tokens)[0].cpu().numpy()
-            embedded = network.centred(network.embed_tokens(tokens), role)
+            embedded = network.embed_tokens(tokens)
         embeddings[part] = embedded.cpu().numpy()
     return logits, embeddings
 
 
-@torch.inference_mode()
-def class_means(
-    network: TwoStreamNetwork, views: Views, rows: IntArray, classes: IntArray, role: Role | None, compute: Compute
-) -> tuple[FloatArray, BoolArray]:
-    """Mean embedding ``(C, D)`` of the images `rows` of each class, and which classes ``(C,)`` have any.
-
-    Centred as images of `role`; as they come if it is None.
-    """
-    network.eval()
-    sums = np.zeros((network.shape.classes, network.shape.projection_dimensions), dtype=np.float32)
-    for start in range(0, len(rows), _CHUNK):
-        part = rows[start : start + _CHUNK]
-        with compute.autocast():
-            embedded = network.embed_tokens(views.plain_batch(part))
-        if role is not None:
-            embedded = network.centred(embedded, role)
-        np.add.at(sums, classes[part], embedded.cpu().numpy())
-    counts = np.bincount(classes[rows], minlength=len(sums))
-    means: FloatArray = sums / np.maximum(counts, 1).astype(np.float32)[:, None]
-    return means, counts > 0
+def fit_stream_metric(
+    network: StreamOutputs, training_set: TrainingSet, views: Views, rows: IntArray, config: RunConfig, compute: Compute
+) -> Metric:
+    """The configured metric, from real images among `rows`."""
+    if config.generalist.metric == "cosine":
+        return Metric.cosine(network.dimensions)
+    classes, is_field = training_set.classes, training_set.is_field
+    chosen = rows_for_metric(rows[~training_set.is_synthetic[rows]], classes, is_field)
+    embeddings = embeddings_of(network, views, chosen, compute)
+    return metric_of(config.generalist, embeddings, classes[chosen], is_field[chosen])
 
 
 def prototypes(
-    network: TwoStreamNetwork, views: Views, rows: IntArray, classes: IntArray, compute: Compute
+    network: StreamOutputs, views: Views, rows: IntArray, classes: IntArray, metric: Metric, compute: Compute
 ) -> tuple[FloatArray, BoolArray]:
-    """Unit prototype ``(C, D)`` of the sheets `rows` of each class, and which classes ``(C,)`` have one."""
-    means, present = class_means(network, views, rows, classes, Role.SHEET, compute)
-    norms = np.linalg.norm(means, axis=1, keepdims=True)
-    unit_means: FloatArray = means / np.maximum(norms, np.float32(1e-6))
-    return unit_means, present & (norms[:, 0] > 1e-6)
+    """Unit prototype ``(C, D)``, in the metric, of the sheets `rows` of each class, and which ``(C,)`` have one."""
+    sums = np.zeros((network.classes, network.dimensions), dtype=np.float32)
+    for start in range(0, len(rows), _SHARD):
+        part = rows[start : start + _SHARD]
+        np.add.at(sums, classes[part], metric.apply(embeddings_of(network, views, part, compute), Role.SHEET))
+    norms = np.linalg.norm(sums, axis=1, keepdims=True)
+    unit_means: FloatArray = sums / np.maximum(norms, np.float32(1e-6))
+    return unit_means, norms[:, 0] > 1e-6
 
 
-def fit_domain_means(
-    network: TwoStreamNetwork, training_set: TrainingSet, views: Views, rows: IntArray, compute: Compute
-) -> None:
-    """Centre both domains on the mean of all species' sheets.
-
-    Where photos lie apart from sheets is learnt on the species that have both, so that a lack of photos of the others
-    shifts nothing. With fewer than two such species the embeddings stay as they are.
-    """
-    shared = shared_classes(training_set, rows)
-    if len(shared) < 2:
-        return
-    classes, is_field = training_set.classes, training_set.is_field
-    sheets = _some_of_each(rows[~is_field[rows]], classes)
-    photos = _some_of_each(rows[is_field[rows]], classes)
-    of_sheets, present = class_means(network, views, sheets, classes, None, compute)
-    of_photos, _ = class_means(network, views, photos, classes, None, compute)
-    centre = of_sheets[present].mean(axis=0)
-    offset = of_photos[shared].mean(axis=0) - of_sheets[shared].mean(axis=0)
-    network.set_domain_means(torch.from_numpy(centre), torch.from_numpy(centre + offset))
-
-
-def prototype_similarities(queries: FloatArray, means: FloatArray, present: BoolArray) -> FloatArray:
-    """Cosines ``(N, C)``; ``-inf`` for classes without a prototype."""
-    similarities = queries @ means.T
+def prototype_similarities(
+    embeddings: FloatArray, means: FloatArray, present: BoolArray, metric: Metric, role: Role = Role.FIELD
+) -> FloatArray:
+    """Cosines ``(N, C)``, in the metric, of embeddings of `role`; ``-inf`` for classes without a prototype."""
+    similarities = metric.apply(embeddings, role) @ means.T
     similarities[:, ~present] = -np.inf
     return similarities
 
 
 def validation_figures(
-    network: TwoStreamNetwork,
+    network: StreamOutputs,
     training_set: TrainingSet,
     views: Views,
     rows: IntArray,
     validation_rows: IntArray,
+    config: RunConfig,
     compute: Compute,
 ) -> dict[str, float]:
     """Macro-averaged top-1 of each stream on the validation photos; on its sheets when there are no photos."""
     classes, is_field = training_set.classes, training_set.is_field
     photos = validation_rows[is_field[validation_rows]]
     asked = photos if len(photos) else validation_rows
-    sheets = _some_of_each(rows[~is_field[rows]], classes)
     role = Role.FIELD if len(photos) else Role.SHEET
-    logits, embeddings = outputs(network, views, asked, role, compute)
-    means, present = prototypes(network, views, sheets, classes, compute)
-    nearest = prototype_similarities(embeddings, means, present).argmax(axis=1) if len(sheets) else None
+    logits, embeddings = outputs(network, views, asked, compute)
     figures = {"specialist": _macro_top1(logits.argmax(axis=1), classes[asked])}
-    if nearest is not None:
+    sheets = some_of_each(rows[~is_field[rows]], classes, _IMAGES_OF_MEAN)
+    if config.generalist.kind == "tuned" and len(sheets):
+        metric = fit_stream_metric(network, training_set, views, rows, config, compute)
+        means, present = prototypes(network, views, sheets, classes, metric, compute)
+        nearest = prototype_similarities(embeddings, means, present, metric, role).argmax(axis=1)
         figures["generalist"] = _macro_top1(nearest, classes[asked])
     return figures
-
-
-def _some_of_each(rows: IntArray, classes: IntArray) -> IntArray:
-    """The first `_IMAGES_OF_MEAN` of the rows of each class."""
-    if not len(rows):
-        return rows
-    ordered = rows[np.argsort(classes[rows], kind="stable")]
-    begins = np.append(True, np.diff(classes[ordered]) != 0)
-    position = np.arange(len(ordered))
-    begin_of = np.maximum.accumulate(np.where(begins, position, 0))
-    return ordered[position - begin_of < _IMAGES_OF_MEAN]
 
 
 def _macro_top1(answers: IntArray, truth: IntArray) -> float:

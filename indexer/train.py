@@ -52,14 +52,17 @@ class Stream:
 
 @dataclass(frozen=True)
 class Task:
-    """What `fit` works on. `loss` gets a batch's inputs, classes and field flags and gives one loss a stream."""
+    """What `fit` works on.
+
+    `loss` gets a batch's inputs, classes and field flags and how far training is, 0 … 1; it gives one loss a stream.
+    """
 
     streams: tuple[Stream, ...]
     views: Views
     rows: IntArray
     classes: IntArray
     is_field: BoolArray
-    loss: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], dict[str, torch.Tensor]]
+    loss: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float], dict[str, torch.Tensor]]
     validate: Callable[[], dict[str, float]] | None = None
 
 
@@ -90,7 +93,8 @@ def fit(
         generator = np.random.default_rng([config.seed, stage, epoch])
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(int(generator.integers(2**62)))
-            losses = _run_epoch(task, config, compute, optimizer, generator, epoch * steps, epochs * steps, on_progress)
+            rate = _Rate(config.optimizer, epochs * steps, _plateau_factor(history, config.optimizer))
+            losses = _run_epoch(task, config, compute, optimizer, generator, epoch * steps, rate, on_progress)
         record = EpochRecord(epoch, losses, task.validate() if task.validate else {})
         history.append(record)
         best.update(record)
@@ -108,22 +112,24 @@ def _run_epoch(
     optimizer: torch.optim.Optimizer,
     generator: np.random.Generator,
     step: int,
-    total: int,
+    rate: "_Rate",
     on_progress: Progress | None,
 ) -> dict[str, float]:
     sampler = CrossDomainSampler(task.rows, task.classes, task.is_field, config.sampling, generator)
-    steps = _steps_per_epoch(task, config)
+    steps, total = _steps_per_epoch(task, config), rate.total
     sums: dict[str, float] = {stream.name: 0.0 for stream in task.streams}
     for stream in task.streams:
         stream.module.train()
     for position in range(steps):
-        _set_learning_rate(optimizer, config.optimizer, step + position, total)
+        factor = rate.factor(step + position)
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_rate"] * factor
         rows = sampler.batch()
         inputs = task.views.training_batch(rows, generator)
         classes = torch.from_numpy(task.classes[rows]).to(compute.device)
         is_field = torch.from_numpy(task.is_field[rows]).to(compute.device)
         with compute.autocast():
-            losses = task.loss(inputs, classes, is_field)
+            losses = task.loss(inputs, classes, is_field, (step + position) / total)
         optimizer.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()
         for stream in task.streams:
@@ -149,15 +155,39 @@ def _steps_per_epoch(task: Task, config: RunConfig) -> int:
     return max(1, math.ceil(len(task.rows) / sampler.expected_batch))
 
 
-def _set_learning_rate(optimizer: torch.optim.Optimizer, config: OptimizerConfig, step: int, total: int) -> None:
-    """Linear warm-up, then half a cosine to zero (Loshchilov & Hutter 2017, eq. 5), times each group's own rate."""
-    warmup = max(1, round(config.warmup_fraction * total))
-    if step < warmup:
-        factor = (step + 1) / warmup
-    else:
-        factor = 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
-    for group in optimizer.param_groups:
-        group["lr"] = group["base_rate"] * factor
+@dataclass(frozen=True, slots=True)
+class _Rate:
+    """The factor of every group's own rate in each of `total` steps; `plateau` is what the figures so far made of it."""
+
+    config: OptimizerConfig
+    total: int
+    plateau: float
+
+    def factor(self, step: int) -> float:
+        """Linear warm-up, then half a cosine to zero (Loshchilov & Hutter 2017, eq. 5), or `plateau`."""
+        warmup = max(1, round(self.config.warmup_fraction * self.total))
+        if step < warmup:
+            return (step + 1) / warmup
+        if self.config.schedule == "plateau":
+            return self.plateau
+        return 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / max(1, self.total - warmup)))
+
+
+def _plateau_factor(history: list[EpochRecord], config: OptimizerConfig) -> float:
+    """What `ReduceLROnPlateau` makes of a rate of one after these epochs; a resumed run goes through them again.
+
+    It watches the mean validation figure, or, without validation, the loss.
+    """
+    if config.schedule != "plateau":
+        return 1.0
+    watched = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        watched, mode="max", factor=config.plateau_factor, patience=config.plateau_patience
+    )
+    for record in history:
+        figures = list(record.validation.values())
+        scheduler.step(sum(figures) / len(figures) if figures else -sum(record.losses.values()))
+    return float(watched.param_groups[0]["lr"])
 
 
 class _Best:

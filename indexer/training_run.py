@@ -13,12 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from indexer.folds import Fold, ask, draw_folds
+from indexer.frozen_classifiers import fit_linear, fit_svm
 from indexer.progress import Report, of_stage, silent
 from indexer.run_folder import TrainingRun
-from indexer.streams import fit_domain_means, stream_task, warmup_task
-from indexer.train import EpochRecord, fit
-from indexer.training_set import IntArray, TrainingSet, read_training_set
+from indexer.stream_outputs import FrozenStreams, PrecomputedStreams, StreamOutputs
+from indexer.streams import features_of, stream_task, warmup_task
+from indexer.train import EpochRecord, Task, fit
+from indexer.training_set import IntArray, TrainingSet, read_training_set, usable_rows
 from indexer.training_state import with_prefix
+from indexer.translation.translate import translate_for_run
 from indexer.views import CachedViews, LiveViews, PictureReader, Views, affordable_views, fill_cache
 from models.artifacts import MODEL_KIND, list_artifacts, read, remove_stale_staging, writing
 from models.backbone import block_count, create_network, default_preprocessing, trunk_output_shape
@@ -62,7 +65,8 @@ def train(
 
 
 def _train(home: Home, catalogue: Catalogue, run: TrainingRun, compute: Compute, report: Report) -> TrainedRun:
-    training_set = read_training_set(catalogue, run.splits)
+    synthetic_of = translate_for_run(catalogue, run, compute, report=report)
+    training_set = read_training_set(catalogue, run.splits, synthetic_of)
     _check_unchanged(run, training_set)
     logger.info("learning from %s", training_set.describe())
     if run.model_id in list_artifacts(home.models):  # killed between publishing the model and saying so
@@ -127,26 +131,31 @@ class _Session:
         return network.eval()
 
     def views(self, backbone: nn.Module) -> tuple[Views, TwoStreamNetwork]:
-        """The cached outputs of the frozen trunk, and the network with untrained heads on it."""
+        """The cached outputs of what is frozen, and the network with untrained heads on it."""
         network = self._two_streams(backbone, _PROPER)
-        shape = trunk_output_shape(network.trunk, self.preprocessing.image_size)
         reader = self._reader(self.preprocessing)
+        if network.shape.is_frozen:
+            frozen = FrozenStreams(network)
+            return self._filled(reader, frozen, (frozen.width,), 0, "features"), network
+        shape = trunk_output_shape(network.trunk, self.preprocessing.image_size)
         return self._filled(reader, network.trunk, shape, self.config.augmentation.views, "trunk"), network
 
     def fit(self, network: TwoStreamNetwork, views: Views, rows: IntArray, name: str, stage: int) -> list[EpochRecord]:
-        """Train both streams on `rows`; the run proper chooses its epoch on the validation split."""
+        """Fit what the recipe fits on `rows`; the run proper chooses its epoch on the validation split."""
+        rows = usable_rows(self.training_set, rows)
+        if self.config.specialist.kind != "tuned" or self.config.specialist.probe:
+            self._fit_classifier(network, views, rows)
         validation = np.flatnonzero(self.training_set.is_validation) if stage == _PROPER else rows[:0]
         task = stream_task(network, self.training_set, views, rows, validation, self.config, self.compute)
-        if stage == _PROPER and len(task.streams) == 1:
+        if stage == _PROPER and self.config.generalist.kind == "tuned" and "generalist" not in _names(task):
             logger.warning(
                 "no two species have both sheets and field photos, so nothing can be learnt across them: "
                 "the generalist keeps the backbone's own embedding"
             )
+        if not task.streams:
+            return []
         refit_epochs = self.config.calibration.epochs or self.config.optimizer.epochs
-        epochs = self.config.optimizer.epochs if stage == _PROPER else refit_epochs
-        history = self._fit(task, name, stage, epochs)
-        fit_domain_means(network, self.training_set, views, rows, self.compute)
-        return history
+        return self._fit(task, name, stage, self.config.optimizer.epochs if stage == _PROPER else refit_epochs)
 
     def calibrate(
         self, backbone: nn.Module, network: TwoStreamNetwork, views: Views, folds: list[Fold]
@@ -157,13 +166,35 @@ class _Session:
         for number, fold in enumerate(folds):
             refit = self._two_streams(backbone, _FIRST_FOLD + number)
             self.fit(refit, views, fold.rows, f"fold-{number + 1}", _FIRST_FOLD + number)
-            parts.append(ask(refit, training_set, views, fold, self.compute))
+            parts.append(ask(_answering(refit), training_set, views, fold, self.config, self.compute))
         if not folds:
-            photos = np.flatnonzero(training_set.is_validation & training_set.is_field)
+            photos = np.flatnonzero(training_set.is_validation & training_set.is_photo)
             if len(photos):
                 rows = np.flatnonzero(~training_set.is_validation)
-                parts.append(ask(network, training_set, views, Fold(rows, photos), self.compute))
+                fold = Fold(rows, photos)
+                parts.append(ask(_answering(network), training_set, views, fold, self.config, self.compute))
         return CalibrationSet.join(parts) if parts else CalibrationSet.empty(len(training_set.taxonomy))
+
+    def _fit_classifier(self, network: TwoStreamNetwork, views: Views, rows: IntArray) -> None:
+        """Fit the classifier of frozen features, or, as a probe, put it where fine-tuning starts from."""
+        settings, training_set = self.config.specialist, self.training_set
+        features = features_of(_answering(network), views, rows, self.compute)
+        classes, count = training_set.classes[rows], len(training_set.taxonomy)
+        shared: dict[str, Any] = {
+            "groups": training_set.groups[rows],
+            "strengths": settings.strengths,
+            "seed": self.config.seed,
+            "device": str(self.compute.device),
+            "report": self.report,
+        }
+        if settings.kind == "svm":
+            network.set_classifier(fit_svm(features, classes, count, gamma_factors=settings.gamma_factors, **shared))
+            return
+        linear = fit_linear(features, classes, count, **shared)
+        if settings.kind == "linear":
+            network.set_classifier(linear)
+        else:
+            network.start_from(linear)
 
     def _create_backbone(self) -> nn.Module:
         settings = self.config.backbone
@@ -196,10 +227,13 @@ class _Session:
             projection_hidden=heads.projection_hidden,
             projection_dimensions=heads.projection_dimensions,
             backbone_arguments=settings.arguments,
+            specialist=self.config.specialist.kind,
+            generalist=self.config.generalist.kind,
+            dct_frequencies=settings.dct_frequencies if settings.features == "class+dct" else 0,
         )
         with _seeded([self.config.seed, stage]):
             network = TwoStreamNetwork(shape, backbone)
-        if self._warm_head is not None:
+        if self._warm_head is not None and self.config.specialist.kind == "tuned":
             network.specialist_head.load_state_dict(self._warm_head)
         return network.to(self.compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -211,7 +245,7 @@ class _Session:
     ) -> Views:
         images = len(self.training_set)
         views = affordable_views(images, shape, wanted, int(self.config.cache_gib * _GIB))
-        if views == 0:
+        if views < min(1, wanted):
             logger.warning(
                 "the cache of %.1f GiB is too small for %d images; computing live", self.config.cache_gib, images
             )
@@ -244,6 +278,15 @@ class _Session:
             on_progress=progress,
             on_epoch=lambda record: logger.info("%s", _epoch_line(name, record)),
         )
+
+
+def _answering(network: TwoStreamNetwork) -> StreamOutputs:
+    """The network as it answers from the session's views."""
+    return PrecomputedStreams(network) if network.shape.is_frozen else network
+
+
+def _names(task: Task) -> set[str]:
+    return {stream.name for stream in task.streams}
 
 
 @contextmanager

@@ -123,9 +123,9 @@ def run_frozen(frozen: nn.Module, pixels: FloatArray, compute: Compute) -> Tenso
 
 
 def affordable_views(images: int, shape: Sequence[int], wanted: int, budget_bytes: int) -> int:
-    """How many random views of each image the budget holds beside the plain one, 0 … `wanted`."""
+    """How many random views of each image the budget holds beside the plain one; -1 if not even that."""
     one = images * int(np.prod(shape)) * 2
-    return max(0, min(wanted, budget_bytes // one - 1)) if one else wanted
+    return min(wanted, budget_bytes // one - 1) if one else wanted
 
 
 def fill_cache(

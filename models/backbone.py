@@ -161,16 +161,39 @@ class Tail(nn.Module):
         self.blocks = nn.Sequential(*copy.deepcopy(blocks[len(blocks) - last_blocks :]))
         self.head = _keep(shell, stem=False)
         self.features = int(network.num_features)
+        self.grid_size = tuple(network.patch_embed.grid_size) if isinstance(network, VisionTransformer) else (0, 0)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Pooled features, before any classifier."""
+        return self.pool(self.last_tokens(tokens))
+
+    def last_tokens(self, tokens: Tensor) -> Tensor:
+        """What the last block gives, normalised: tokens ``(B, T, D)`` or a map ``(B, C, h, w)``."""
         head: Any = self.head
         x = self.blocks(tokens)
         if isinstance(head, VisionTransformer):
             x = head.norm(x)
         elif isinstance(head, ConvNeXt):
             x = head.norm_pre(x)
-        return head.forward_head(x, pre_logits=True)
+        return x
+
+    def pool(self, last_tokens: Tensor) -> Tensor:
+        """Features ``(B, F)`` of `last_tokens`."""
+        head: Any = self.head
+        return head.forward_head(last_tokens, pre_logits=True)
+
+    def patch_grid(self) -> tuple[int, int, int]:
+        """Height and width of the grid of patch tokens, and how many tokens stand before it.
+
+        Raises `InvalidConfig` for a network without patch tokens.
+        """
+        head: Any = self.head
+        if not isinstance(head, VisionTransformer):
+            raise InvalidConfig(
+                'features = "class+dct" needs patch tokens, which vision transformers have alone; use "pooled"'
+            )
+        height, width = self.grid_size
+        return height, width, int(head.num_prefix_tokens)
 
 
 _STEM = {"patch_embed", "pos_drop", "patch_drop", "norm_pre", "stem", "conv1", "bn1", "act1", "maxpool"}

@@ -20,6 +20,7 @@ from models.gallery import Gallery
 from models.gate import Gate, gate_from_json
 from models.home import Home
 from models.preprocess import Preprocessing
+from models.reliability import Reliability
 from models.retrieval import FloatArray
 from models.taxonomy import Species, Taxonomy
 from models.two_stream import NetworkShape, TwoStreamNetwork, embedding_space_id
@@ -28,6 +29,7 @@ _WEIGHTS = "weights.safetensors"
 _SPECIES = "species.json"
 _CALIBRATION = "calibration.safetensors"
 _GATE = "gate.json"
+_RELIABILITY = "reliability.json"
 
 
 @dataclass(frozen=True)
@@ -135,9 +137,12 @@ def load_model(home: Home, model_id: str, compute: Compute) -> TrainedModel:
     return TrainedModel(model_id, encoder, taxonomy, flags, artifact.metadata, artifact)
 
 
-def write_index_files(folder: Path, gallery: Gallery, gate: Gate, catalogued: Taxonomy) -> None:
-    """Put vectors, gate and the names of the species into the folder of a new index artifact."""
+def write_index_files(
+    folder: Path, gallery: Gallery, gate: Gate, catalogued: Taxonomy, reliability: Reliability
+) -> None:
+    """Put vectors, gate, its reliability and the names of the species into the folder of a new index artifact."""
     gallery.save(folder)
+    (folder / _RELIABILITY).write_text(json.dumps(reliability.to_json(), indent=1), encoding="utf-8")
     (folder / _GATE).write_text(json.dumps(gate.to_json(), indent=1), encoding="utf-8")
     names = [asdict(s) for s in catalogued]
     (folder / _SPECIES).write_text(json.dumps(names, ensure_ascii=False), encoding="utf-8")
@@ -151,6 +156,7 @@ class Bundle:
     model: TrainedModel
     gallery: Gallery
     gate: Gate
+    reliability: Reliability
     species: Taxonomy
     metadata: dict[str, Any]
 
@@ -165,6 +171,7 @@ def load_bundle(home: Home, compute: Compute, bundle_id: str | None = None) -> B
     try:
         model_id = str(artifact.metadata["model_id"])
         gate = gate_from_json(json.loads(artifact.path(_GATE).read_text(encoding="utf-8")))
+        reliability = Reliability.from_json(json.loads(artifact.path(_RELIABILITY).read_text(encoding="utf-8")))
         names = json.loads(artifact.path(_SPECIES).read_text(encoding="utf-8"))
         species = Taxonomy(tuple(Species(**record) for record in names))
     except (KeyError, TypeError, ValueError, InvalidConfig) as error:
@@ -174,7 +181,7 @@ def load_bundle(home: Home, compute: Compute, bundle_id: str | None = None) -> B
     unnamed = [s for s in gallery.species_ids if s not in species]
     if unnamed:
         raise _unreadable(artifact, ValueError(f"species {unnamed[0]} has sheets but no name"))
-    return Bundle(chosen, model, gallery, gate, species, artifact.metadata)
+    return Bundle(chosen, model, gallery, gate, reliability, species, artifact.metadata)
 
 
 def _unreadable(artifact: Artifact, error: Exception) -> BundleCorrupt:

@@ -1,31 +1,28 @@
 """What species, sheets and field photos exist: the database, read."""
 
 import hashlib
-import os
-import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import Connection, Engine, Select, Table, create_engine, event, func, insert, select, update
+from sqlalchemy import Connection, Engine, Select, Table, func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from models import catalogue_schema as schema
+from models.catalogue_database import create_database, database_message, open_database
 from models.catalogue_writer import CatalogueWriter
-from models.durable import make_folder, sync_folder
 from models.errors import CatalogueError, UnknownSheet, UnknownSpecies
 from models.home import Home
 from models.image_store import ImageStore
-from models.specimens import FieldPhoto, Image, Sheet, Split
+from models.specimens import FieldPhoto, Image, Sheet, Split, SyntheticPhoto
 from models.taxonomy import Species, SpeciesId
 
 _CHUNK_ROWS = 2_000
-_BUSY_TIMEOUT_SECONDS = 30.0
+_CHUNK_IMAGES = 500
 
-Record = TypeVar("Record", Sheet, FieldPhoto)
+Record = TypeVar("Record", Sheet, FieldPhoto, SyntheticPhoto)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +58,15 @@ class Catalogue:
     def open(cls, home: Home, *, create: bool = False) -> "Catalogue":
         """The catalogue of `home`; with `create` an empty one is made where there is none.
 
+        One of an older version is brought up to date, in one transaction.
         Raises `CatalogueError` when there is none, or it is damaged or of another version.
         """
         file = home.catalogue_file
         if not file.exists():
             if not create:
                 raise CatalogueError(f"there is no catalogue in {home.root}: run `voucher import` first")
-            _create_database(file)
-        engine = _sqlite_engine(file)
-        try:
-            _check_version(engine, file)
-        except BaseException:
-            engine.dispose()
-            raise
-        return cls(engine, ImageStore(home.images))
+            create_database(file)
+        return cls(open_database(file), ImageStore(home.images))
 
     def close(self) -> None:
         """Release the database; the object is of no use afterwards."""
@@ -129,8 +121,31 @@ class Catalogue:
         return self._stream(schema.sheets, species_id, schema.sheet_of)
 
     def field_photos(self, species_id: SpeciesId | None = None) -> Iterator[FieldPhoto]:
-        """Field photos by `photo_id`, one after the other, as the catalogue was at the first."""
+        """Field photos by `photo_id`, one after the other, as the catalogue was at the first. Never synthetic ones."""
         return self._stream(schema.field_photos, species_id, schema.field_photo_of)
+
+    def synthetic_photos(self, run_id: str) -> Iterator[SyntheticPhoto]:
+        """What a run has drawn, by `sheet_id`, one after the other, each of the species that its sheet has now."""
+        table = schema.synthetic_photos
+        query = (
+            select(table, schema.sheets.c.species_id)
+            .join(schema.sheets)
+            .where(table.c.run_id == run_id)
+            .order_by(table.c.sheet_id)
+        )
+        return self._records(query, schema.synthetic_photo_of)
+
+    def remove_synthetic_photos(self, run_id: str) -> int:
+        """How many synthetic photos of a run were removed, with those of their files that nothing else needs."""
+        with self.writing() as writer:
+            images = writer.remove_synthetic_photos(run_id)
+        # Files go after their rows: a kill in between leaves files too many, never too few. And under the write lock,
+        # so that nobody enters an image whose file is just going.
+        for start in range(0, len(images), _CHUNK_IMAGES):
+            with self.writing() as writer:
+                for image in writer.unreferenced(images[start : start + _CHUNK_IMAGES]):
+                    self._image_store.discard(image)
+        return len(images)
 
     def get_sheet(self, sheet_id: str) -> Sheet:
         """One sheet. Raises `UnknownSheet`."""
@@ -176,13 +191,22 @@ class Catalogue:
         with self._reporting(), self._engine.begin() as connection:
             # Taking the write lock with the first statement keeps a second writer from reading what is
             # about to change; it waits here.
-            connection.execute(update(schema.schema_version).values(version=schema.SCHEMA_VERSION))
+            version = schema.schema_version.c.version
+            ours = update(schema.schema_version).where(version == schema.SCHEMA_VERSION)
+            if connection.execute(ours.values(version=schema.SCHEMA_VERSION)).rowcount != 1:
+                raise CatalogueError(
+                    f"the catalogue is no longer of schema version {schema.SCHEMA_VERSION}: a newer voucher has "
+                    "opened it; restart this one in the newer version"
+                )
             yield CatalogueWriter(connection)
 
     def _stream(self, table: Table, species_id: SpeciesId | None, convert: Callable[[Any], Record]) -> Iterator[Record]:
         query = _joined(table).order_by(table.c.image_id)
         if species_id is not None:
             query = query.where(table.c.species_id == species_id)
+        return self._records(query, convert)
+
+    def _records(self, query: Select[Any], convert: Callable[[Any], Record]) -> Iterator[Record]:
         with self._reading() as connection:
             for row in connection.execution_options(yield_per=_CHUNK_ROWS).execute(query).mappings():
                 yield convert(row)
@@ -197,76 +221,8 @@ class Catalogue:
         try:
             yield
         except SQLAlchemyError as error:
-            raise CatalogueError(_database_message(self._engine.url.database, error)) from error
+            raise CatalogueError(database_message(self._engine.url.database, error)) from error
 
 
 def _joined(table: Table) -> Select[Any]:
     return select(table, *(c for c in schema.images.c if c.name != "image_id")).join(schema.images)
-
-
-def _sqlite_engine(file: Path) -> Engine:
-    engine = create_engine(
-        f"sqlite:///{file}",
-        connect_args={"timeout": _BUSY_TIMEOUT_SECONDS},
-        max_overflow=-1,  # a streaming reader keeps its connection; others must not wait for it
-    )
-
-    def configure(connection: Any, _: object) -> None:
-        cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "foreign_keys=ON", "synchronous=FULL"):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    event.listen(engine, "connect", configure)
-    return engine
-
-
-def _create_database(file: Path) -> None:
-    """Put an empty catalogue at `file`, whole or not at all; another process may win the race."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}-{secrets.token_hex(8)}")
-    try:
-        make_folder(file.parent)
-        engine = create_engine(f"sqlite:///{temporary}")
-        with engine.begin() as connection:
-            schema.METADATA.create_all(connection)
-            connection.execute(insert(schema.schema_version).values(version=schema.SCHEMA_VERSION))
-        engine.dispose()
-        with suppress(FileExistsError):
-            os.link(temporary, file)
-        sync_folder(file.parent)
-    except OSError as error:
-        raise CatalogueError(
-            f"no catalogue can be made at {file}: {error.strerror or error}; choose a home folder that you may write to"
-        ) from error
-    except SQLAlchemyError as error:
-        raise CatalogueError(_database_message(str(file), error)) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-
-
-def _check_version(engine: Engine, file: Path) -> None:
-    try:
-        with engine.connect() as connection:
-            if not engine.dialect.has_table(connection, schema.schema_version.name):
-                raise CatalogueError(
-                    f"{file} is a database, but not a catalogue of voucher; choose another --home, "
-                    "or move the file away and run `voucher import`"
-                )
-            found = connection.execute(select(schema.schema_version.c.version)).scalars().all()
-    except SQLAlchemyError as error:
-        raise CatalogueError(_database_message(str(file), error)) from error
-    if list(found) != [schema.SCHEMA_VERSION]:
-        versions = ", ".join(map(str, found)) or "none"
-        raise CatalogueError(
-            f"{file} has schema version {versions}, this voucher expects {schema.SCHEMA_VERSION}: use the "
-            "voucher that wrote it, or import into a new home"
-        )
-
-
-def _database_message(file: str | None, error: SQLAlchemyError) -> str:
-    cause = getattr(error, "orig", None) or error
-    return (
-        f"the catalogue {file} cannot be read or written: {cause}; check that the file is whole, that its "
-        "folder may be written to and has free space, and that no other program holds it locked"
-    )

@@ -5,10 +5,10 @@ from typing import Any
 
 from sqlalchemy import Column, ForeignKey, Integer, MetaData, RowMapping, String, Table, Text
 
-from models.specimens import FieldPhoto, Image, Organ, Role, Sheet, Specimen, Split
+from models.specimens import FieldPhoto, Image, Organ, Role, Sheet, Specimen, Split, SyntheticPhoto
 from models.taxonomy import Species, SpeciesId
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 METADATA = MetaData(
     naming_convention={
@@ -66,6 +66,21 @@ sheets = Table(
 
 field_photos = Table("field_photos", METADATA, *_image_of_a_species(), Column("organ", String(12)))
 
+# A table of its own, with the columns of `images`: no question about field photos or about images that were imported
+# can meet a synthetic photo by mistake, and an import of the same bytes does not collide with it.
+synthetic_photos = Table(
+    "synthetic_photos",
+    METADATA,
+    Column("run_id", String(64), primary_key=True),
+    Column("sheet_id", ForeignKey("sheets.image_id", ondelete="CASCADE"), primary_key=True, index=True),
+    Column("source_sha256", String(64), nullable=False),
+    Column("stored_sha256", String(64), nullable=False, index=True),
+    Column("suffix", String(10), nullable=False),
+    Column("width", Integer, nullable=False),
+    Column("height", Integer, nullable=False),
+    Column("bytes", Integer, nullable=False),
+)
+
 TABLE_OF = {Role.SHEET: sheets, Role.FIELD: field_photos}
 
 
@@ -116,6 +131,11 @@ def field_photo_of(row: RowMapping) -> FieldPhoto:
     )
 
 
+def synthetic_photo_of(row: RowMapping) -> SyntheticPhoto:
+    """Synthetic photo of a row of `synthetic_photos` with the species of its sheet."""
+    return SyntheticPhoto(row["run_id"], row["sheet_id"], SpeciesId(row["species_id"]), image_of(row))
+
+
 def _split(value: str | None) -> Split | None:
     return None if value is None else Split(value)
 
@@ -157,3 +177,10 @@ def sheet_row(sheet: Sheet) -> Mapping[str, Any]:
 def field_photo_row(photo: FieldPhoto) -> Mapping[str, Any]:
     """Row of `field_photos`."""
     return _shared_row(photo) | {"plant_key": photo.observation_key, "organ": photo.organ}
+
+
+def synthetic_photo_row(photo: SyntheticPhoto) -> Mapping[str, Any]:
+    """Row of `synthetic_photos`; the species is the sheet's."""
+    stored = image_row(photo.image)
+    del stored["image_id"]
+    return stored | {"run_id": photo.run_id, "sheet_id": photo.sheet_id}

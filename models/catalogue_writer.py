@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from models import catalogue_schema as schema
-from models.specimens import FieldPhoto, Image, Role, Sheet
+from models.specimens import FieldPhoto, Image, Role, Sheet, SyntheticPhoto
 from models.taxonomy import Species, SpeciesId
 
 
@@ -119,6 +119,36 @@ class CatalogueWriter:
         if photos:
             self._connection.execute(insert(schema.images), [schema.image_row(p.image) for p in photos])
             self._connection.execute(insert(schema.field_photos), [schema.field_photo_row(p) for p in photos])
+
+    def add_synthetic_photos(self, photos: Sequence[SyntheticPhoto]) -> int:
+        """How many were new: what a run has drawn after a sheet stays as it was first entered.
+
+        At most a thousand or so may be added at once, and their sheets must be in the catalogue.
+        """
+        table = schema.synthetic_photos
+        wanted = {(photo.run_id, photo.sheet_id): schema.synthetic_photo_row(photo) for photo in photos}
+        known = select(table.c.run_id, table.c.sheet_id).where(table.c.sheet_id.in_([sheet for _, sheet in wanted]))
+        present = {(run_id, sheet_id) for run_id, sheet_id in self._connection.execute(known)}
+        new = [row for key, row in wanted.items() if key not in present]
+        if new:
+            self._connection.execute(insert(table), new)
+        return len(new)
+
+    def remove_synthetic_photos(self, run_id: str) -> list[Image]:
+        """The images of a run's synthetic photos, which are no longer in the catalogue."""
+        table = schema.synthetic_photos
+        rows = self._connection.execute(select(table).where(table.c.run_id == run_id)).mappings()
+        images = [schema.image_of(row) for row in rows]
+        self._connection.execute(delete(table).where(table.c.run_id == run_id))
+        return images
+
+    def unreferenced(self, images: Sequence[Image]) -> list[Image]:
+        """Those whose stored file nothing in the catalogue refers to; a thousand or so may be asked for at once."""
+        digests = [image.stored_sha256 for image in images]
+        used: set[str] = set()
+        for column in (schema.images.c.stored_sha256, schema.synthetic_photos.c.stored_sha256):
+            used |= set(self._connection.execute(select(column).where(column.in_(digests))).scalars())
+        return [image for image in images if image.stored_sha256 not in used]
 
     def change(self, role: Role, image_id: str, values: Mapping[str, Any]) -> None:
         """Replace columns of one sheet or field photo."""

@@ -38,7 +38,7 @@ class Encoder:
     @property
     def dimensions(self) -> int:
         """D, the length of an embedding."""
-        return self._network.shape.projection_dimensions
+        return self._network.dimensions
 
     @property
     def stored_as(self) -> str:
@@ -54,10 +54,10 @@ class Encoder:
         return Encoded(_to_numpy(logits), _to_numpy(embeddings))
 
     @torch.inference_mode()
-    def embed_sheets(self, pixels: FloatArray) -> FloatArray:
-        """Unit embeddings ``(N, D)`` float32 of herbarium sheets."""
+    def embed(self, pixels: FloatArray) -> FloatArray:
+        """Unit embeddings ``(N, D)`` float32 of sheets or photos; the specialist is not asked."""
         with self.compute.autocast():
-            return _to_numpy(self._network.embed_sheets(self._on_device(pixels)))
+            return _to_numpy(self._network.embed(self._on_device(pixels)))
 
     def _on_device(self, pixels: FloatArray) -> torch.Tensor:
         size = self.preprocessing.image_size

@@ -1,7 +1,8 @@
 """The searchable herbarium: every sheet's vector and every species' prototype. The only file that imports FAISS.
 
-Similarities are cosines: inner products of unit vectors. The index on the CPU is the master and what is
-saved; a GPU searches a copy of it.
+Similarities are cosines: inner products of unit vectors. Sheets are kept as they were embedded, so that adding some
+changes no other; prototypes, and a photo's similarity to a species or to the sheets that vouch for it, are taken in the
+gallery's `Metric`. The index on the CPU is the master and what is saved; a GPU searches a copy of it.
 """
 
 import importlib.metadata
@@ -17,12 +18,17 @@ from typing import Any
 import faiss
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
 
 from models.compute import Compute
 from models.errors import BundleCorrupt, BundleError, EmbeddingSpaceMismatch, InsufficientData, InvalidConfig
 from models.manifest import parse_object
+from models.metric import Metric
 from models.retrieval import EmbeddingBatch, FloatArray, Prototype, SheetMatch
 from models.sheet_table import SheetTable
+from models.specimens import Role
 from models.taxonomy import SpeciesId
 from models.unit_vectors import are_unit_rows, unit_mean
 
@@ -32,6 +38,7 @@ SHEETS_FILE = "sheets.faiss"
 PROTOTYPES_FILE = "prototypes.faiss"
 TABLE_FILE = "sheets.parquet"
 GALLERY_FILE = "gallery.json"
+METRIC_FILE = "metric.safetensors"
 
 _REBUILD = "run `voucher build` to make a new index"
 _FAISS_PACKAGES = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs", "faiss-gpu-cu11", "faiss-gpu-cu12")
@@ -52,9 +59,12 @@ class Gallery:
     `species_ids` is sorted, one per prototype; sheets are rows ordered by species, then sheet.
     """
 
-    def __init__(self, space_id: str, table: SheetTable, sheets: Any, prototypes: Any, compute: Compute | None) -> None:
+    def __init__(
+        self, space_id: str, table: SheetTable, sheets: Any, prototypes: Any, metric: Metric, compute: Compute | None
+    ) -> None:
         require_one_faiss()
         self.space_id = space_id
+        self.metric = metric
         self.dimensions = int(sheets.d)
         self.species_ids = table.species_ids
         self.sheet_count = len(table)
@@ -74,9 +84,10 @@ class Gallery:
         sheets: EmbeddingBatch,
         species_of_sheet: Sequence[SpeciesId],
         *,
+        metric: Metric | None = None,
         compute: Compute | None = None,
     ) -> "Gallery":
-        """The gallery of these sheets; a prototype is the unit mean of its species' sheet vectors.
+        """The gallery of these sheets; a prototype is the unit mean of its species' sheet vectors in the metric.
 
         Where the mean has no direction, the species' medoid stands in for it.
 
@@ -90,12 +101,13 @@ class Gallery:
         index = new_index(sheets.dimensions, len(table))
         for start in range(0, len(table), _BLOCK_ROWS):
             index.add(np.ascontiguousarray(sheets.vectors[order[start : start + _BLOCK_ROWS]]))
+        metric = metric or Metric.cosine(sheets.dimensions)
         means = np.empty((len(table.species_ids), sheets.dimensions), dtype=np.float32)
         for i, (start, stop) in enumerate(zip(table.starts[:-1], table.starts[1:], strict=True)):
-            means[i] = unit_mean(sheets.vectors[order[start:stop]])
+            means[i] = unit_mean(metric.apply(sheets.vectors[order[start:stop]], Role.SHEET))
         prototypes = new_index(sheets.dimensions, len(means))
         prototypes.add(means)
-        return cls(sheets.space_id, table, index, prototypes, compute)
+        return cls(sheets.space_id, table, index, prototypes, metric, compute)
 
     def prototypes(self) -> Iterator[Prototype]:
         """The prototypes, in the order of `species_ids`."""
@@ -108,22 +120,22 @@ class Gallery:
         return self._prototype_matrix
 
     def prototype_similarities(self, queries: FloatArray) -> FloatArray:
-        """``(N, S)`` cosines of ``(N, D)`` unit queries with every prototype, exact."""
+        """``(N, S)`` cosines in the metric of ``(N, D)`` unit embeddings of photos with every prototype, exact."""
         self._check_queries(queries)
-        similarities: FloatArray = queries @ self._prototype_matrix.T
+        similarities: FloatArray = self.metric.apply(queries, Role.FIELD) @ self._prototype_matrix.T
         return np.clip(similarities, -1.0, 1.0, out=similarities)
 
     def nearest_prototypes(self, queries: FloatArray, k: int) -> list[list[tuple[SpeciesId, float]]]:
-        """For each of ``(N, D)`` unit queries the `k` most similar species, or all when there are fewer.
+        """For each of ``(N, D)`` unit embeddings of photos the `k` most similar species in the metric, or all.
 
         Equal similarities are ordered by species id.
         """
         self._check_queries(queries)
-        found = self._prototype_search(queries, k)
+        found = self._prototype_search(self.metric.apply(queries, Role.FIELD), k)
         return [[(self.species_ids[row], similarity) for row, similarity in matches] for matches in found]
 
     def nearest_sheets(self, queries: FloatArray, k: int) -> list[list[SheetMatch]]:
-        """For each of ``(N, D)`` unit queries the `k` most similar sheets, or all when there are fewer.
+        """For each of ``(N, D)`` unit queries the `k` sheets of highest cosine, or all; the metric has no part in it.
 
         Equal similarities are ordered by species id, then sheet id.
         """
@@ -131,7 +143,7 @@ class Gallery:
         return [[self._match(*m) for m in matches] for matches in self._sheet_search(queries, k)]
 
     def supporting_sheets(self, query: FloatArray, species_id: SpeciesId, k: int) -> tuple[SheetMatch, ...]:
-        """The `k` sheets of one species most similar to a ``(D,)`` unit query, exact, best first.
+        """The `k` sheets of one species most similar in the metric to a photo's ``(D,)`` unit embedding, best first.
 
         Raises `UnknownSpecies` when the species has no sheets here.
         """
@@ -140,7 +152,8 @@ class Gallery:
             raise ValueError(f"expected one query of shape ({self.dimensions},)")
         self._check_queries(query[None])
         rows = self._table.rows_of(species_id)
-        similarities = np.clip(self.sheet_vectors(rows.start, len(rows)) @ query, -1.0, 1.0)
+        sheets = self.metric.apply(self.sheet_vectors(rows.start, len(rows)), Role.SHEET)
+        similarities = np.clip(sheets @ self.metric.apply(query[None], Role.FIELD)[0], -1.0, 1.0)
         best = np.argsort(-similarities, kind="stable")[:k]
         return tuple(self._match(rows.start + int(i), float(similarities[i])) for i in best)
 
@@ -162,13 +175,14 @@ class Gallery:
         return self._table.rows_of(species_id)
 
     def save(self, folder: Path) -> None:
-        """Write the four files of a gallery into `folder`, an artifact's staging folder."""
+        """Write the files of a gallery into `folder`, an artifact's staging folder."""
         try:
             faiss.write_index(self._sheets, str(folder / SHEETS_FILE))
             faiss.write_index(self._prototypes, str(folder / PROTOTYPES_FILE))
         except RuntimeError as error:
             raise BundleError(f"cannot write the index to {folder} ({error}); is the disk full?") from error
         self._table.write(folder / TABLE_FILE)
+        save_arrays(self.metric.arrays(), folder / METRIC_FILE)
         description = {
             "space_id": self.space_id,
             "dimensions": self.dimensions,
@@ -209,7 +223,7 @@ class Gallery:
         sheets = read_index(folder / SHEETS_FILE, shape, memory_map=memory_map)
         # Few and always read whole: mapping would gain nothing.
         prototypes = read_index(folder / PROTOTYPES_FILE, (len(table.species_ids), shape[1]), memory_map=False)
-        gallery = cls(description["space_id"], table, sheets, prototypes, compute)
+        gallery = cls(description["space_id"], table, sheets, prototypes, _read_metric(folder, shape[1]), compute)
         if not are_unit_rows(gallery.prototype_matrix()):
             raise BundleCorrupt(f"{PROTOTYPES_FILE} holds vectors that are not of unit length; {_REBUILD}")
         return gallery
@@ -329,6 +343,16 @@ def _read_limits(file_bytes: int) -> Iterator[None]:
         finally:
             for setter, before in limits:
                 setter(before)
+
+
+def _read_metric(folder: Path, dimensions: int) -> Metric:
+    try:
+        metric = Metric.from_arrays(load_arrays(folder / METRIC_FILE))
+    except (OSError, TypeError, ValueError, SafetensorError) as error:
+        raise BundleCorrupt(f"{METRIC_FILE} cannot be read ({error}); {_REBUILD}") from error
+    if metric.dimensions != dimensions:
+        raise BundleCorrupt(f"{METRIC_FILE} is for {metric.dimensions} dimensions, not {dimensions}; {_REBUILD}")
+    return metric
 
 
 def _read_description(path: Path) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Which stream to believe. Pure functions of the evidence: no torch, no files, nothing learnt here."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -82,6 +84,43 @@ class Gate(Protocol):
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a manifest, with the kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamGate:
+    """One stream alone, ``specialist`` or ``generalist``; the other one answers where it has no evidence at all."""
+
+    stream: DecisionSource
+    specialist_temperature: float = 1.0
+    generalist_temperature: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.stream not in (DecisionSource.SPECIALIST, DecisionSource.GENERALIST):
+            raise InvalidConfig(f"a gate of one stream takes specialist or generalist, not {self.stream!r}")
+
+    def source(self, evidence: Evidence) -> DecisionSource:
+        """The stream that answers."""
+        if self.stream == DecisionSource.SPECIALIST:
+            return DecisionSource.SPECIALIST if evidence.in_classifier.any() else DecisionSource.GENERALIST
+        return DecisionSource.GENERALIST if evidence.has_prototype.any() else DecisionSource.SPECIALIST
+
+    def probabilities(self, evidence: Evidence) -> FloatArray:
+        """``(N, U)``; rows sum to one."""
+        source = self.source(evidence)
+        is_specialist = source is DecisionSource.SPECIALIST
+        temperature = self.specialist_temperature if is_specialist else self.generalist_temperature
+        return stream_probabilities(evidence, source, temperature)
+
+    def decide(self, evidence: Evidence, row: int) -> GateDecision:
+        """Who decided for one plant and why."""
+        source = self.source(evidence)
+        who = "The classifier" if source is DecisionSource.SPECIALIST else "The nearest herbarium sheets"
+        verb = "decides" if source is DecisionSource.SPECIALIST else "decide"
+        return GateDecision(source, f"{who} alone {verb} in this bundle.", {})
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a manifest, with the kind."""
+        return {"kind": self.stream.value, **{k: v for k, v in asdict(self).items() if k != "stream"}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +242,12 @@ class FusionGate:
 
 def gate_from_json(values: dict[str, Any]) -> Gate:
     """Inverse of `Gate.to_json`. Raises `InvalidConfig` for an unknown kind or wrong keys."""
-    kinds: dict[str, type[DistanceGate] | type[FusionGate]] = {"distance": DistanceGate, "fusion": FusionGate}
+    kinds: dict[str, Callable[..., Gate]] = {
+        "distance": DistanceGate,
+        "fusion": FusionGate,
+        "specialist": partial(StreamGate, DecisionSource.SPECIALIST),
+        "generalist": partial(StreamGate, DecisionSource.GENERALIST),
+    }
     arguments = dict(values)
     kind = arguments.pop("kind", None)
     if kind not in kinds:

@@ -13,6 +13,7 @@ from models.decoding import decode_image
 from models.encoder import Encoded
 from models.gate import Evidence, masked_log_softmax
 from models.home import Home
+from models.reliability import HigherTaxa
 from models.retrieval import Candidate, FloatArray, Identification
 from models.taxonomy import SpeciesId
 
@@ -39,6 +40,7 @@ class Identifier:
         self._trained = frozenset(trained)
         self.has_field_photos: NDArray[np.bool_] = np.zeros(len(self.species), dtype=bool)
         self.has_field_photos[self._column] = model.has_field_photos
+        self.higher_taxa = HigherTaxa(self.species)
 
     @classmethod
     def load(cls, home: Home, compute: Compute, bundle_id: str | None = None) -> "Identifier":
@@ -88,7 +90,8 @@ class Identifier:
         """Candidates from the network's outputs for all photos of one plant."""
         logits, embedding = combine_photos(encoded)
         evidence = self.evidence(logits[None], embedding[None])
-        probabilities = self.bundle.gate.probabilities(evidence)[0]
+        reliability, calibrated = self.bundle.reliability, self.probabilities(evidence)
+        probabilities = calibrated[0]
         order = np.argsort(-probabilities, kind="stable")[: min(top_k, len(self.species))]
         return Identification(
             candidates=tuple(
@@ -98,6 +101,10 @@ class Identifier:
             decision=self.bundle.gate.decide(evidence, 0),
             bundle_id=self.bundle_id,
             photo_count=len(encoded.logits),
+            calibrated=reliability.fitted,
+            roll_up=self.higher_taxa.roll_up(probabilities),
+            novelty=reliability.judge(evidence, calibrated),
+            prediction_set=reliability.prediction_set(probabilities, self.species, self.has_field_photos),
         )
 
     def evidence(self, logits: FloatArray, embeddings: FloatArray) -> Evidence:
@@ -107,6 +114,10 @@ class Identifier:
         spread[:, self._column] = logits
         similarities[:, self._prototype] = self.bundle.gallery.prototype_similarities(embeddings)
         return Evidence(spread, similarities, self.has_field_photos)
+
+    def probabilities(self, evidence: Evidence) -> FloatArray:
+        """Calibrated probabilities ``(N, S)`` over all species: what is served and what is evaluated."""
+        return self.bundle.reliability.calibrate(self.bundle.gate.probabilities(evidence), self.has_field_photos)
 
     def _candidate(
         self, position: int, probability: float, evidence: Evidence, embedding: FloatArray, sheets: int

@@ -28,8 +28,8 @@ _ABANDONED_SECONDS = 24 * 3600.0
 class ImageStore:
     """Images below `root`, at ``ab/cd/<sha256 of the stored bytes><suffix>``.
 
-    Files are never changed once they are there, so readers need no lock. May be used by several threads
-    and processes at once.
+    Files are never changed once they are there, so readers need no lock; only synthetic ones are ever removed.
+    May be used by several threads and processes at once.
     """
 
     def __init__(self, root: Path, *, max_pixels: int = CURATOR_MAX_PIXELS) -> None:
@@ -82,6 +82,16 @@ class ImageStore:
                 "run `voucher import` on its dataset again, which puts it back"
             )
         return decode_image(path, max_pixels=self.max_pixels, minimum_side=minimum_side)
+
+    def discard(self, image: Image) -> None:
+        """Remove the file of an image that nothing refers to any more. Raises `CatalogueError`."""
+        try:
+            self.path(image).unlink(missing_ok=True)
+        except OSError as error:
+            raise CatalogueError(
+                f"the file of image {image.image_id} cannot be removed below {self.root}: {error.strerror or error}; "
+                "check the permissions of the home folder"
+            ) from error
 
     def sweep(self) -> int:
         """How many files that killed writers left behind a day ago or longer were removed."""

@@ -6,7 +6,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from models.taxonomy import Species, SpeciesId
+from models.taxonomy import Species, SpeciesId, TaxonRank
 
 FloatArray = NDArray[np.float32]
 
@@ -112,16 +112,115 @@ class Candidate:
             raise ValueError(f"cosine similarity outside -1 … 1: {self.similarity}")
 
 
+class Outcome(StrEnum):
+    """What an answer comes down to."""
+
+    SPECIES = "species"
+    """one species is likely enough"""
+    GENUS = "genus"
+    """the species are too close to call, their genus is not"""
+    FAMILY = "family"
+    """neither species nor genus, but the family"""
+    UNDECIDED = "undecided"
+    """not even the family"""
+    NONE_OF_THESE = "none of these"
+    """the plant looks like no species of the index"""
+
+
+@dataclass(frozen=True, slots=True)
+class RollUp:
+    """The lowest taxon that is likely enough: its rank and name, the summed probability of its species, 0 … 1.
+
+    `species_count` is how many species of the index it has. For the rank of species `name` is the scientific name.
+    """
+
+    taxon_rank: TaxonRank
+    name: str
+    probability: float
+    species_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Novelty:
+    """Whether the plant is of a species that the index does not hold.
+
+    `unknown_score`, 0 … 1, is what a model fitted on as many unknown as known photos gives; it is no share of all
+    photos. `is_unknown` says that it exceeds `threshold`, below which 95 % of the known calibration photos lie.
+    """
+
+    unknown_score: float
+    threshold: float
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether the answer is "none of these"."""
+        return self.unknown_score > self.threshold
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionSet:
+    """Species among which the true one is with a probability of `coverage`, by falling probability.
+
+    `size` counts them all, `species` lists the first of them, `herbarium_only` counts those known from sheets alone.
+    A set may be empty: no species is likely enough to be in it. `guarantee` says in plain words what holds.
+    """
+
+    species: tuple[Species, ...]
+    size: int
+    herbarium_only: int
+    coverage: float
+    guarantee: str
+
+
 @dataclass(frozen=True, slots=True)
 class Identification:
-    """The answer: candidates by falling probability, the decision, and the bundle that gave it."""
+    """The answer: candidates by falling probability, the decision, and the bundle that gave it.
+
+    `calibrated` tells whether the probabilities were fitted to photos that the answering networks had not seen.
+    Without enough of these `prediction_set` and `novelty` are None: nothing is promised. `roll_up` is None when not
+    even a family is likely enough.
+    """
 
     candidates: tuple[Candidate, ...]
     decision: GateDecision
     bundle_id: str
     photo_count: int
+    calibrated: bool = False
+    roll_up: RollUp | None = None
+    novelty: Novelty | None = None
+    prediction_set: PredictionSet | None = None
 
     def __post_init__(self) -> None:
         p = [c.probability for c in self.candidates]
         if p != sorted(p, reverse=True):
             raise ValueError("candidates must be ordered by falling probability")
+
+    @property
+    def outcome(self) -> Outcome:
+        """What the answer comes down to."""
+        if self.novelty is not None and self.novelty.is_unknown:
+            return Outcome.NONE_OF_THESE
+        return Outcome.UNDECIDED if self.roll_up is None else Outcome(self.roll_up.taxon_rank.value)
+
+    @property
+    def summary(self) -> str:
+        """The answer in a sentence for people."""
+        if not self.candidates:
+            return "No species of this collection fits."
+        first, outcome = self.candidates[0], self.outcome
+        nearest = f"{first.species.scientific_name} ({_in_percent(first.probability)})"
+        if outcome is Outcome.NONE_OF_THESE:
+            # Without the dot that an author's abbreviation brings itself.
+            return f"None of these. Nearest: {first.species.scientific_name.rstrip('.')}."
+        if self.roll_up is None:
+            return f"Not even the family is clear. Most likely: {nearest}."
+        named = f"{self.roll_up.name} ({_in_percent(self.roll_up.probability)})"
+        if outcome is Outcome.SPECIES:
+            return f"{named}."
+        too_close = "the species are" if outcome is Outcome.GENUS else "species and genera are"
+        return f"{outcome.value.capitalize()} {named}: {too_close} too close to call. Most likely: {nearest}."
+
+
+def _in_percent(probability: float) -> str:
+    # Rounded down: a "100 %" beside another species with a probability would read as certainty.
+    return f"{int(100 * probability + 1e-6)} %"

@@ -104,6 +104,24 @@ class FieldPhoto:
 
 
 @dataclass(frozen=True, slots=True)
+class SyntheticPhoto:
+    """What a translator drew after a sheet, in the manner of a field photo; nothing but training may use it.
+
+    It is no `FieldPhoto`, so that no split, evaluation or page can take it for one. `species_id` is that of the sheet.
+    """
+
+    run_id: str
+    sheet_id: str
+    species_id: SpeciesId
+    image: Image
+
+    @property
+    def photo_id(self) -> str:
+        """Unlike the id of any imported image; another one for each sheet and each content."""
+        return f"synthetic-{self.sheet_id}-{self.image.image_id}"
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """One living plant and all photos of it, at least one, all of one species."""
 

@@ -1,22 +1,29 @@
 """The two streams on one trunk: a classifier that knows its species, and an embedding that compares."""
 
 import hashlib
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from models.backbone import Tail, Trunk, create_network, trunk_and_tail
+from models.classifiers import RbfSvm, StandardisedLinear
+from models.dct import PatchDct
 from models.heads import ProjectionHead, SpecialistHead, unit
-from models.specimens import Role
 
-_ROLES = (Role.SHEET, Role.FIELD)
+SpecialistKind = Literal["tuned", "linear", "svm"]
+GeneralistKind = Literal["tuned", "frozen"]
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkShape:
-    """All that is needed to build the network again before its weights are loaded."""
+    """All that is needed to build the network again before its weights are loaded.
+
+    A ``tuned`` specialist is a fine-tuned tail under a linear head; ``linear`` and ``svm`` classify features of the
+    backbone as it came. A ``frozen`` generalist embeds with the backbone as it came. `dct_frequencies` puts that many
+    low frequencies a side of the patch tokens beside the specialist's pooled features (0: none).
+    """
 
     backbone: str
     image_size: int
@@ -25,10 +32,19 @@ class NetworkShape:
     projection_hidden: int
     projection_dimensions: int
     backbone_arguments: dict[str, Any]
+    specialist: SpecialistKind = "tuned"
+    generalist: GeneralistKind = "tuned"
+    dct_frequencies: int = 0
+    support_vectors: int = 0
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether nothing of the backbone is tuned, so that one tail serves both streams."""
+        return self.specialist != "tuned" and self.generalist == "frozen"
 
 
 class TwoStreamNetwork(nn.Module):
-    """Specialist and generalist; both tails are fine-tuned copies behind the same frozen trunk."""
+    """Specialist and generalist; their tails are copies behind the same frozen trunk, or one where neither is tuned."""
 
     def __init__(self, shape: NetworkShape, backbone: nn.Module | None = None) -> None:
         super().__init__()
@@ -38,52 +54,110 @@ class TwoStreamNetwork(nn.Module):
         )
         trunk, tail = trunk_and_tail(network, shape.last_blocks)
         self.trunk: Trunk = trunk
-        self.specialist_tail: Tail = tail
-        self.generalist_tail: Tail = trunk_and_tail(network, shape.last_blocks)[1]
-        self.specialist_head = SpecialistHead(tail.features, shape.classes)
-        self.projection = ProjectionHead(tail.features, shape.projection_hidden, shape.projection_dimensions)
+        self.generalist_tail: Tail = tail
+        self.separate_tail = None if shape.is_frozen else trunk_and_tail(network, shape.last_blocks)[1]
+        self.patch_dct = PatchDct(*tail.patch_grid()[:2], shape.dct_frequencies) if shape.dct_frequencies else None
+        self.specialist_features = tail.features * (1 + (self.patch_dct.coefficients if self.patch_dct else 0))
+        self.specialist_head = self._new_specialist_head(shape.support_vectors)
+        self.projection = (
+            ProjectionHead(tail.features, shape.projection_hidden, shape.projection_dimensions)
+            if shape.generalist == "tuned"
+            else None
+        )
         self.trunk.requires_grad_(False)
-        self.domain_means: Tensor
-        self.register_buffer("domain_means", torch.zeros(len(Role), shape.projection_dimensions))
+        if shape.generalist == "frozen":
+            self.generalist_tail.requires_grad_(False)
+        if shape.specialist != "tuned":
+            self.specialist_tail.requires_grad_(False)
+
+    @property
+    def specialist_tail(self) -> Tail:
+        """The specialist's tail; the generalist's where one serves both."""
+        return self.separate_tail if self.separate_tail is not None else self.generalist_tail
+
+    @property
+    def classes(self) -> int:
+        """C, columns of the classifier."""
+        return self.shape.classes
+
+    @property
+    def dimensions(self) -> int:
+        """D, the length of an embedding."""
+        return self.generalist_tail.features if self.projection is None else self.shape.projection_dimensions
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Field photos ``(B, 3, H, W)`` to logits ``(B, C)`` and unit embeddings ``(B, D)``, both float32."""
+        """``(B, 3, H, W)`` to logits ``(B, C)`` and unit embeddings ``(B, D)``, both float32."""
         tokens = self.trunk(pixels)
-        logits, _ = self.classify_tokens(tokens)
-        return logits, self.centred(self.embed_tokens(tokens), Role.FIELD)
+        if self.separate_tail is None:
+            last = self.generalist_tail.last_tokens(tokens)
+            return self.classify(self._features_of(last)), self._project(self.generalist_tail.pool(last))
+        return self.classify_tokens(tokens)[0], self.embed_tokens(tokens)
 
     def classify_tokens(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Logits ``(B, C)`` and features ``(B, F)``, float32, of what the trunk gave."""
-        features = self.specialist_tail(tokens).float()
-        with torch.autocast(tokens.device.type, enabled=False):
-            return self.specialist_head(features), features
+        features = self.features(tokens)
+        return self.classify(features), features
 
-    def embed_sheets(self, pixels: Tensor) -> Tensor:
-        """Unit embeddings ``(B, D)`` float32 of sheets ``(B, 3, H, W)``."""
-        return self.centred(self.embed_tokens(self.trunk(pixels)), Role.SHEET)
+    def features(self, tokens: Tensor) -> Tensor:
+        """Features ``(B, F)`` float32 that the specialist's head sees, of what the trunk gave."""
+        return self._features_of(self.specialist_tail.last_tokens(tokens))
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Unit embeddings ``(B, D)`` float32 of ``(B, 3, H, W)``."""
+        return self.embed_tokens(self.trunk(pixels))
 
     def embed_tokens(self, tokens: Tensor) -> Tensor:
-        """Unit embeddings ``(B, D)`` float32 of what the trunk gave, before centring."""
-        features = self.generalist_tail(tokens).float()
-        with torch.autocast(tokens.device.type, enabled=False):
-            return self.projection(features)
+        """Unit embeddings ``(B, D)`` float32 of what the trunk gave."""
+        return self._project(self.generalist_tail(tokens))
 
-    def centred(self, embeddings: Tensor, role: Role) -> Tensor:
-        """Unit embeddings less the mean of their domain, which takes out what all sheets, or all photos, share.
+    def _features_of(self, last_tokens: Tensor) -> Tensor:
+        tail = self.specialist_tail
+        pooled = tail.pool(last_tokens).float()
+        if self.patch_dct is None:
+            return pooled
+        patches = last_tokens[:, tail.patch_grid()[2] :]
+        return torch.cat([pooled, self.patch_dct(patches)], dim=1)
 
-        First-order domain alignment (Sun et al. 2016, CORAL, §3, aligns the second order besides). The means are
-        zero until `set_domain_means`.
-        """
-        return unit(embeddings - self.domain_means[_ROLES.index(role)])
+    def classify(self, features: Tensor) -> Tensor:
+        """Logits ``(B, C)`` float32 of the features that the specialist's head sees."""
+        with torch.autocast(features.device.type, enabled=False):
+            return self.specialist_head(features)
 
-    def set_domain_means(self, sheets: Tensor, photos: Tensor) -> None:
-        """Take the means ``(D,)`` of sheet and photo embeddings of training species."""
-        self.domain_means.copy_(torch.stack([{Role.SHEET: sheets, Role.FIELD: photos}[role] for role in _ROLES]))
+    def _project(self, features: Tensor) -> Tensor:
+        with torch.autocast(features.device.type, enabled=False):
+            return unit(features) if self.projection is None else self.projection(features.float())
+
+    def set_classifier(self, head: StandardisedLinear | RbfSvm) -> None:
+        """Take a fitted classifier of frozen features in place of the untrained one."""
+        self.specialist_head = head.to(next(self.trunk.parameters()).device)
+        count = len(head.support_vectors) if isinstance(head, RbfSvm) else 0
+        self.shape = replace(self.shape, support_vectors=count)
+
+    def start_from(self, probe: StandardisedLinear) -> None:
+        """Give the head that is to be tuned the weights of a probe of the same features (LP-FT, Kumar et al. 2022)."""
+        head = self.specialist_head
+        assert isinstance(head, SpecialistHead)
+        with torch.no_grad():
+            weight = probe.weight / probe.scale
+            head.weight.copy_(weight)
+            head.bias.copy_(probe.bias - weight @ probe.mean)
+
+    def _new_specialist_head(self, support_vectors: int) -> nn.Module:
+        features, classes = self.specialist_features, self.shape.classes
+        if self.shape.specialist == "linear":
+            return StandardisedLinear(features, classes)
+        if self.shape.specialist == "svm":
+            return RbfSvm(features, classes, support_vectors)
+        return SpecialistHead(features, classes)
 
     def train(self, mode: bool = True) -> "TwoStreamNetwork":
-        """As `nn.Module.train`, but the frozen trunk stays in evaluation mode."""
+        """As `nn.Module.train`, but what is frozen stays in evaluation mode."""
         super().train(mode)
         self.trunk.eval()
+        if self.shape.generalist == "frozen":
+            self.generalist_tail.eval()
+        if self.shape.specialist != "tuned":
+            self.specialist_tail.eval()
         return self
 
 
@@ -100,6 +174,6 @@ def weights_digest(*modules: nn.Module) -> str:
 
 def embedding_space_id(network: TwoStreamNetwork, preprocessing_digest: str) -> str:
     """Identifier of the space that the generalist embeds into: equal ids, comparable vectors."""
-    means = nn.ParameterList([nn.Parameter(network.domain_means, requires_grad=False)])
-    weights = weights_digest(network.trunk, network.generalist_tail, network.projection, means)
+    projection = [] if network.projection is None else [network.projection]
+    weights = weights_digest(network.trunk, network.generalist_tail, *projection)
     return hashlib.sha256(f"{weights}:{preprocessing_digest}".encode()).hexdigest()[:32]

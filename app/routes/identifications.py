@@ -12,11 +12,20 @@ from app.error_responses import request_id_of
 from app.identification_form import FORM_SCHEMA, read_options
 from app.routes.documented_errors import problems
 from app.routes.sheets import image_url, thumbnail_url
-from app.schemas import CandidateBody, DecisionBody, IdentificationBody, SheetEvidence
+from app.schemas import (
+    CandidateBody,
+    DecisionBody,
+    IdentificationBody,
+    PredictionSetBody,
+    RollUpBody,
+    SheetEvidence,
+    SpeciesName,
+    UnknownBody,
+)
 from app.uploads import UploadLimits, read_upload
 from models.catalogue import Catalogue
 from models.errors import UnknownSheet
-from models.retrieval import Candidate, Identification, SheetMatch
+from models.retrieval import Candidate, Identification, Novelty, PredictionSet, RollUp, SheetMatch
 
 logger = logging.getLogger(__name__)
 
@@ -75,9 +84,44 @@ def _body(
         identification_id=request_id,
         bundle_id=identification.bundle_id,
         photo_count=identification.photo_count,
+        outcome=identification.outcome.value,
+        summary=identification.summary,
+        calibrated=identification.calibrated,
+        roll_up=_roll_up(identification.roll_up),
+        unknown=_unknown(identification.novelty),
+        prediction_set=_prediction_set(identification.prediction_set),
         decision=DecisionBody(source=decision.source.value, reason=decision.reason, evidence=dict(decision.evidence)),
         candidates=candidates,
         milliseconds=round(milliseconds, 1),
+    )
+
+
+def _roll_up(found: RollUp | None) -> RollUpBody | None:
+    if found is None:
+        return None
+    return RollUpBody(
+        taxon_rank=found.taxon_rank.value,
+        name=found.name,
+        probability=found.probability,
+        species_count=found.species_count,
+    )
+
+
+def _unknown(novelty: Novelty | None) -> UnknownBody | None:
+    if novelty is None:
+        return None
+    return UnknownBody(score=novelty.unknown_score, threshold=novelty.threshold, is_unknown=novelty.is_unknown)
+
+
+def _prediction_set(found: PredictionSet | None) -> PredictionSetBody | None:
+    if found is None:
+        return None
+    return PredictionSetBody(
+        coverage=found.coverage,
+        size=found.size,
+        species=[SpeciesName(species_id=s.species_id, scientific_name=s.scientific_name) for s in found.species],
+        herbarium_only=found.herbarium_only,
+        guarantee=found.guarantee,
     )
 
 
@@ -122,9 +166,10 @@ def _evidence(catalogue: Catalogue, match: SheetMatch) -> list[SheetEvidence]:
 def _log(body: IdentificationBody) -> None:
     top_similarity = body.candidates[0].similarity if body.candidates else None
     logger.info(
-        "identification request_id=%s photos=%d source=%s top_similarity=%s milliseconds=%.0f",
+        "identification request_id=%s photos=%d outcome=%s source=%s top_similarity=%s milliseconds=%.0f",
         body.identification_id,
         body.photo_count,
+        body.outcome,
         body.decision.source,
         "none" if top_similarity is None else f"{top_similarity:.3f}",
         body.milliseconds,

@@ -26,7 +26,13 @@ export class Answer {
     this.#shown = { candidate: 0, photo: 0, sheet: 0 };
     const [first] = body.candidates;
     const title = byId("answer-title");
-    title.replaceChildren(...(first ? [scientificName(first)] : ["No species of this collection fits"]));
+    title.replaceChildren(...headline(body));
+    const outcome = byId("outcome");
+    outcome.replaceChildren(...outcomeWords(body));
+    outcome.hidden = !outcome.hasChildNodes();
+    const set = byId("prediction-set");
+    set.replaceChildren(...setWords(body.prediction_set));
+    set.hidden = !set.hasChildNodes();
     byId("decision").replaceChildren(
       element("b", {}, SOURCES[body.decision.source] ?? `Decided by ${body.decision.source}.`), " ", body.decision.reason);
     byId("candidates").replaceChildren(...this.#candidates.map((candidate, index) => this.#candidateItem(candidate, index)));
@@ -111,6 +117,40 @@ export class Answer {
       },
     });
   }
+}
+
+/** What the answer comes down to, as a title: a name, a taxon of a higher rank, or none. */
+function headline({ outcome, roll_up: taxon, candidates: [first] }) {
+  if (!first) return ["No species of this collection fits"];
+  if (outcome === "none of these") return ["None of these"];
+  if (outcome === "undecided") return ["Too close to call"];
+  if (outcome === "species") return [scientificName({ scientific_name: taxon.name })];
+  const rank = outcome === "genus" ? "Genus" : "Family";
+  return [`${rank} `, element("i", {}, taxon.name), ` (${percent(taxon.probability)})`];
+}
+
+function outcomeWords({ outcome, calibrated, candidates: [first] }) {
+  if (!first) return [];
+  const words = {
+    "none of these": ["The plant looks like no species of this collection. Nearest: ", scientificName(first)],
+    undecided: ["Not even the family is clear. Most likely: ", scientificName(first)],
+    family: ["Species and genera are too close to call. Most likely: ", scientificName(first)],
+    genus: ["The species are too close to call. Most likely: ", scientificName(first)],
+  }[outcome] ?? [];
+  if (calibrated) return words;
+  return [...words, words.length ? ". " : "", "The percentages are not calibrated: there were too few photos to learn from."];
+}
+
+const SET_SHOWN = 8;
+
+/** The set of species with a stated coverage, in words; nothing where none is given. */
+function setWords(set) {
+  if (!set) return [];
+  const coverage = percent(set.coverage);
+  if (!set.size) return [`No species is likely enough for a set of ${coverage} coverage: doubt this answer.`];
+  const names = set.species.slice(0, SET_SHOWN).flatMap((species, index) => [index ? ", " : "", scientificName(species)]);
+  const more = set.size > SET_SHOWN ? ` and ${(set.size - SET_SHOWN).toLocaleString()} more` : "";
+  return [element("b", {}, `Set of ${coverage} coverage: `), ...names, `${more} – ${set.guarantee}`];
 }
 
 /** The name in italics, its authorship upright, as botanists write it. */

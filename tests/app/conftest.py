@@ -20,9 +20,18 @@ from app.settings import Settings
 from models.catalogue import Catalogue
 from models.decoding import decode_image
 from models.home import Home
-from models.retrieval import Candidate, DecisionSource, GateDecision, Identification, SheetMatch
+from models.retrieval import (
+    Candidate,
+    DecisionSource,
+    GateDecision,
+    Identification,
+    Novelty,
+    PredictionSet,
+    RollUp,
+    SheetMatch,
+)
 from models.specimens import Sheet, Specimen
-from models.taxonomy import Species, SpeciesId
+from models.taxonomy import Species, SpeciesId, TaxonRank
 
 SPECIES = (
     Species(SpeciesId("105951"), "Costus arabicus L.", "Costus", "Costaceae"),
@@ -76,7 +85,10 @@ def collection_home(tmp_path_factory: pytest.TempPathFactory, encode: Callable[.
 
 
 class FakeIdentifier:
-    """Answers from a collection without a network; `hold` makes it wait, `failure` makes it raise."""
+    """Answers from a collection without a network; `hold` makes it wait, `failure` makes it raise.
+
+    What the answer comes down to can be set.
+    """
 
     bundle_id = "bundle-1"
     model_id = "model-1"
@@ -88,6 +100,10 @@ class FakeIdentifier:
         self.hold.set()
         self.failure: Exception | None = None
         self.answered = 0
+        self.calibrated = True
+        self.roll_up: RollUp | None = RollUp(TaxonRank.SPECIES, SPECIES[0].scientific_name, 0.84, 1)
+        self.novelty: Novelty | None = Novelty(unknown_score=0.2, threshold=0.7)
+        self.prediction_set: PredictionSet | None = PredictionSet(SPECIES[:2], 2, 1, 0.9, "It holds for the tested.")
 
     def decode(self, source: bytes, *, max_pixels: int) -> PillowImage.Image:
         return decode_image(source, max_pixels=max_pixels, minimum_side=8)
@@ -118,7 +134,16 @@ class FakeIdentifier:
             for n, species in enumerate(SPECIES)
         ]
         decision = GateDecision(DecisionSource.GENERALIST, "The sheets are close to the photo.", {"distance": 0.4})
-        return Identification(tuple(candidates[:top_k]), decision, self.bundle_id, len(pixels))
+        return Identification(
+            tuple(candidates[:top_k]),
+            decision,
+            self.bundle_id,
+            len(pixels),
+            calibrated=self.calibrated,
+            roll_up=self.roll_up,
+            novelty=self.novelty,
+            prediction_set=self.prediction_set,
+        )
 
 
 def fake_identifier(home: Home) -> FakeIdentifier:

@@ -1,11 +1,14 @@
 import io
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
 from models.errors import BundleCorrupt, CatalogueError
+from models.retrieval import Novelty, RollUp
+from models.taxonomy import TaxonRank
 
 URL = "/v1/identifications"
 Encode = Callable[..., bytes]
@@ -34,6 +37,56 @@ def test_one_photo_gets_candidates_decision_and_sheets(client: TestClient, encod
     assert first["has_field_photos"]
     assert len(first["sheets"]) == 3
     assert [sheet["similarity"] for sheet in first["sheets"]] == pytest.approx([0.7, 0.6, 0.5])
+
+
+def test_what_the_answer_comes_down_to_is_told_in_words_and_figures(client: TestClient, encode: Encode) -> None:
+    body = client.post(URL, files=photos(encode())).json()
+    assert body["outcome"] == "species"
+    assert body["summary"] == "Costus arabicus L. (84 %)."
+    assert body["calibrated"] is True
+    assert body["roll_up"] == {
+        "taxon_rank": "species",
+        "name": "Costus arabicus L.",
+        "probability": 0.84,
+        "species_count": 1,
+    }
+    assert body["unknown"] == {"score": 0.2, "threshold": 0.7, "is_unknown": False}
+    assert body["prediction_set"] == {
+        "coverage": 0.9,
+        "size": 2,
+        "species": [
+            {"species_id": "105951", "scientific_name": "Costus arabicus L."},
+            {"species_id": "12254", "scientific_name": "Pinus sylvestris L."},
+        ],
+        "herbarium_only": 1,
+        "guarantee": "It holds for the tested.",
+    }
+
+
+def test_an_unknown_plant_is_none_of_these_with_the_nearest(
+    client: TestClient, identifier: Any, encode: Encode
+) -> None:
+    identifier.novelty = Novelty(unknown_score=0.9, threshold=0.7)
+    body = client.post(URL, files=photos(encode())).json()
+    assert (body["outcome"], body["unknown"]["is_unknown"]) == ("none of these", True)
+    assert body["summary"] == "None of these. Nearest: Costus arabicus L."
+    assert body["candidates"][0]["species_id"] == "105951"
+
+
+def test_species_too_close_to_call_are_answered_as_their_genus(
+    client: TestClient, identifier: Any, encode: Encode
+) -> None:
+    identifier.roll_up = RollUp(TaxonRank.GENUS, "Viola", 0.928, 12)
+    body = client.post(URL, files=photos(encode())).json()
+    assert body["outcome"] == "genus"
+    assert body["summary"].startswith("Genus Viola (92 %): the species are too close to call.")
+
+
+def test_without_calibration_photos_nothing_is_promised(client: TestClient, identifier: Any, encode: Encode) -> None:
+    identifier.calibrated, identifier.roll_up, identifier.novelty, identifier.prediction_set = False, None, None, None
+    body = client.post(URL, files=photos(encode())).json()
+    assert (body["calibrated"], body["roll_up"], body["unknown"], body["prediction_set"]) == (False, None, None, None)
+    assert body["outcome"] == "undecided"
 
 
 def test_sheets_of_the_answer_can_be_fetched(client: TestClient, encode: Encode) -> None:
@@ -240,7 +293,7 @@ def test_an_identification_is_one_line_in_the_log_without_file_names(
     lines = [record.getMessage() for record in caplog.records if record.name.startswith("app")]
     assert len(lines) == 1
     assert lines[0].startswith(
-        "identification request_id=abc photos=2 source=generalist top_similarity=0.800 milliseconds="
+        "identification request_id=abc photos=2 outcome=species source=generalist top_similarity=0.800 milliseconds="
     )
     assert not any("secret" in record.getMessage() for record in caplog.records)
 

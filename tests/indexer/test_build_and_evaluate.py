@@ -10,7 +10,7 @@ from tests_support import noise_picture
 
 from indexer import build_gallery
 from indexer.build_gallery import build, describe, latest_model
-from indexer.embed import embed_sheets, run_batches
+from indexer.embed import embed_images, run_batches
 from indexer.embedding_store import EmbeddingStore
 from indexer.evaluate import accuracy_lines, evaluate
 from indexer.identify_files import answer_lines, answer_to_json, identify_files
@@ -23,7 +23,7 @@ from models.encoder import Encoded
 from models.errors import BundleMissing, InsufficientData, UnreadableImage
 from models.home import Home
 from models.identifier import Identifier
-from models.specimens import Split
+from models.specimens import Role, Split
 
 CPU = Compute("cpu", None)
 
@@ -93,7 +93,9 @@ def test_only_new_sheets_are_embedded_and_new_species_are_answered(tiny_home: Ho
         vectors = gallery.sheet_vectors(gallery.rows_of(new.species.species_id).start, 3)
         found = identifier.answer(Encoded(np.zeros((1, 6), np.float32), vectors[:1]), top_k=7)
         itself = next(c for c in found.candidates if c.species == new.species)
-        assert itself.sheets[0].similarity == pytest.approx(1.0, abs=1e-4)
+        as_photo = gallery.metric.apply(vectors[:1], Role.FIELD)[0]
+        as_sheets = gallery.metric.apply(vectors, Role.SHEET)
+        assert itself.sheets[0].similarity == pytest.approx(float((as_sheets @ as_photo).max()), abs=1e-5)
         lines = list(answer_lines(answer, catalogue))
         assert any("known from herbarium sheets only" in line for line in lines)
 
@@ -119,7 +121,7 @@ def test_a_killed_build_keeps_its_embeddings_and_the_active_bundle(
     monkeypatch.setattr(build_gallery, "_SHARD", 10)
 
     def die(stage: str, done: int, total: int) -> None:
-        if stage == "embedding sheets" and done > 0:
+        if stage == "embedding images" and done > 0:
             raise KeyboardInterrupt
 
     with Catalogue.open(tiny_home) as catalogue:
@@ -166,12 +168,12 @@ def test_batches_come_in_order_and_memory_is_bounded(tiny_home: Home) -> None:
             yield item
 
     keys: list[str] = []
-    for number, (part, vectors) in enumerate(embed_sheets(source(), encoder, batch=4, workers=2)):
+    for number, (part, vectors) in enumerate(embed_images(source(), encoder, batch=4, workers=2)):
         keys += part
         assert vectors.shape == (4, 24)
         assert taken <= 4 * (number + 4)
     assert keys == [key for key, _ in files]
-    assert list(embed_sheets(iter([]), encoder)) == []
+    assert list(embed_images(iter([]), encoder)) == []
 
 
 def test_an_unreadable_file_stops_the_batches_with_its_reason(tmp_path: Path, tiny_home: Home) -> None:

@@ -159,7 +159,7 @@ def test_a_killed_filling_goes_on_where_it_was(pictures: list[Path], tmp_path: P
     torch.testing.assert_close(cached.plain_batch(np.arange(5)), torch.from_numpy(expected), atol=2e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize(("budget", "views"), [(0, 0), (199, 0), (200, 0), (399, 0), (400, 1), (600, 2), (10**9, 4)])
+@pytest.mark.parametrize(("budget", "views"), [(0, -1), (199, -1), (200, 0), (399, 0), (400, 1), (600, 2), (10**9, 4)])
 def test_the_budget_decides_on_the_number_of_views(budget: int, views: int) -> None:
     assert affordable_views(images=10, shape=(2, 5), wanted=4, budget_bytes=budget) == views
 

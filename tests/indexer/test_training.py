@@ -52,7 +52,7 @@ def small_task(validate: Any = None) -> tuple[Task, nn.Linear]:
     groups = [{"params": list(module.parameters()), "lr": 0.1, "base_rate": 0.1, "weight_decay": 0.0}]
     stream = Stream("only", module, groups)
 
-    def loss(inputs: torch.Tensor, labels: torch.Tensor, _: torch.Tensor) -> dict[str, torch.Tensor]:
+    def loss(inputs: torch.Tensor, labels: torch.Tensor, _: torch.Tensor, __: float) -> dict[str, torch.Tensor]:
         return {"only": nn.functional.cross_entropy(module(inputs), labels)}
 
     rows = np.arange(24)
@@ -108,7 +108,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
         task.rows,
         task.classes,
         task.is_field,
-        lambda x, c, f: {"only": module(x).sum() * np.nan},
+        lambda x, c, f, p: {"only": module(x).sum() * np.nan},
     )
     with pytest.raises(InvalidConfig, match="not finite at step 1 of 16"):
         run(broken, tmp_path)
@@ -136,6 +136,7 @@ def training_set(photos: dict[int, int], sheets: int = 2, validation_every: int 
         np.array(field),
         np.arange(n),
         np.arange(n) % validation_every == 0,
+        np.zeros(n, dtype=bool),
     )
 
 
@@ -390,6 +391,7 @@ def test_a_species_with_validation_photos_alone_is_herbarium_only() -> None:
         data.is_field,
         data.groups,
         data.is_field & (data.classes == 0),
+        data.is_synthetic,
     )
     assert only.has_field_photos.tolist() == [False, True]
 

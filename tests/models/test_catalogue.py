@@ -10,6 +10,7 @@ import pytest
 
 from models import catalogue as catalogue_module
 from models.catalogue import Catalogue, CatalogueCounts, SpeciesCounts
+from models.catalogue_database import create_database
 from models.errors import CatalogueError, UnknownSheet, UnknownSpecies
 from models.home import Home
 from models.specimens import FieldPhoto, Image, Organ, Role, Sheet, Specimen, Split
@@ -283,7 +284,7 @@ def test_other_schema_version_is_refused(filled: Home, statement: str) -> None:
     with connection:
         connection.execute(statement)
     connection.close()
-    with pytest.raises(CatalogueError, match=r"schema version (99|none), this voucher expects 1"):
+    with pytest.raises(CatalogueError, match=r"schema version (99|none), this voucher expects 2"):
         Catalogue.open(filled)
 
 
@@ -294,6 +295,6 @@ def test_home_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
 
 
 def test_second_creator_of_the_same_catalogue_loses_quietly(filled: Home) -> None:
-    catalogue_module._create_database(filled.catalogue_file)
+    create_database(filled.catalogue_file)
     with Catalogue.open(filled) as catalogue:
         assert catalogue.counts().sheets == 3

@@ -470,7 +470,7 @@ def test_two_faiss_packages_are_refused_before_anything_is_built_or_loaded(saved
     with pytest.raises(InvalidConfig, match="faiss-cpu and faiss-gpu"):
         load(saved)
     with pytest.raises(InvalidConfig, match="faiss-cpu and faiss-gpu"):
-        Gallery(SPACE, built._table, built._sheets, built._prototypes, None)
+        Gallery(SPACE, built._table, built._sheets, built._prototypes, built.metric, None)
 
 
 @pytest.mark.parametrize("name", ["faiss-cpu", "faiss_gpu", "faiss-gpu-cuvs"])

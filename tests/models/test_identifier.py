@@ -17,7 +17,9 @@ from models.gallery import Gallery
 from models.gate import DistanceGate
 from models.home import Home
 from models.identifier import Identifier, combine_photos
+from models.reliability import Reliability
 from models.retrieval import EmbeddingBatch
+from models.specimens import Role
 from models.taxonomy import Species, SpeciesId, Taxonomy
 
 CPU = Compute("cpu", None)
@@ -85,10 +87,14 @@ def test_a_batch_gives_what_single_photos_give(identifier: Identifier, photos: l
         np.testing.assert_allclose(alone.embeddings[0], batch.embeddings[i], atol=1e-5)
 
 
-def test_sheets_and_photos_are_centred_apart(identifier: Identifier, photos: list[Path]) -> None:
-    encoder = identifier.bundle.model.encoder
+def test_photos_and_sheets_are_embedded_alike_and_told_apart_by_the_metric(
+    identifier: Identifier, photos: list[Path]
+) -> None:
+    encoder, metric = identifier.bundle.model.encoder, identifier.bundle.gallery.metric
     pixels = np.stack([identifier.preprocess(image) for image in decoded(identifier, photos[:5])])
-    as_photos, as_sheets = encoder.encode(pixels).embeddings, encoder.embed_sheets(pixels)
+    embedded = encoder.embed(pixels)
+    np.testing.assert_allclose(encoder.encode(pixels).embeddings, embedded, atol=1e-5)
+    as_photos, as_sheets = metric.apply(embedded, Role.FIELD), metric.apply(embedded, Role.SHEET)
     np.testing.assert_allclose(np.linalg.norm(as_sheets, axis=1), 1.0, atol=1e-5)
     assert float(np.abs(as_photos - as_sheets).max()) > 0.01
 
@@ -119,7 +125,7 @@ def test_combined_logits_are_mean_log_probabilities() -> None:
 def publish_index(home: Home, gallery: Gallery, names: Taxonomy, model_id: str, name: str = "other") -> None:
     metadata = {"model_id": model_id}
     with writing(home.indexes, kind=INDEX_KIND, artifact_id=name, metadata=metadata) as folder:
-        write_index_files(folder, gallery, DistanceGate(0.5), names)
+        write_index_files(folder, gallery, DistanceGate(0.5), names, Reliability())
 
 
 def small_gallery(space_id: str, species: list[str], dimensions: int = 24) -> Gallery:
@@ -197,6 +203,8 @@ def republish(home: Home, kind: str, name: str, file: str, content: bytes | None
         ("species.json", b"[{}]"),
         ("sheets.faiss", b"not faiss"),
         ("gallery.json", b"[]"),
+        ("reliability.json", b"{}"),
+        ("reliability.json", b"not json"),
     ],
 )
 def test_index_files_that_hash_right_but_make_no_sense_are_refused(tiny_home: Home, file: str, content: bytes) -> None:

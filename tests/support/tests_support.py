@@ -19,6 +19,7 @@ TINY_CONFIG: dict[str, Any] = {
         "last_blocks": 1,
         "arguments": {"embed_dim": 24, "depth": 2, "num_heads": 2, "patch_size": 8},
     },
+    "generalist": {"kind": "tuned", "metric": "whitened"},
     "heads": {"projection_hidden": 16, "projection_dimensions": 24},
     "sampling": {"species_per_batch": 6, "images_per_role": 2},
     "augmentation": {"views": 1},
