@@ -72,13 +72,11 @@ class SpecialistConfig(_Section):
     margin: float = Field(0.3, gt=0.0)
     triplet_weight: float = Field(1.0, ge=0.0)
     label_smoothing: float = Field(0.0, ge=0.0, lt=1.0)
-    probe: bool = Field(False, description="start from logistic regression on the frozen features (LP-FT)")
+    probe: bool = Field(True, description="start from logistic regression on the frozen features (LP-FT)")
     domain_adversary_weight: float = Field(0.0, ge=0.0, description="of the reversed gradient (DANN)")
     genus_weight: float = Field(0.0, ge=0.0)
     family_weight: float = Field(0.0, ge=0.0)
-    strengths: tuple[float, ...] = Field(
-        (0.0001, 0.001, 0.01, 0.1, 1.0), description="C of linear and svm to choose from"
-    )
+    strengths: tuple[float, ...] = Field((0.1,), description="C of the probe, of linear and of svm to choose from")
     gamma_factors: tuple[float, ...] = Field((0.1, 0.3, 1.0, 3.0), description="of an SVM's scale; to choose from")
 
     @property

@@ -3,10 +3,11 @@ import logging
 import numpy as np
 import pytest
 
-from indexer.calibrate_gate import fit_gate, gate_kind, group_weights
+from indexer.calibrate_gate import GateKind, fit_gate, gate_kind, group_weights
 from models.bundle import CalibrationSet
 from models.errors import InvalidConfig
-from models.gate import DistanceGate, Evidence, FusionGate
+from models.gate import DistanceGate, Evidence, FusionGate, StreamGate, masked_log_softmax
+from models.retrieval import DecisionSource
 
 CLASSES = 8
 
@@ -94,6 +95,45 @@ def test_too_few_photos_leave_the_reference_gate(photos: int, caplog: pytest.Log
     assert f"only {photos}" in caplog.text
 
 
+@pytest.mark.parametrize("kind", ["specialist", "generalist"])
+def test_a_gate_of_one_stream_gets_the_temperature_with_the_best_likelihood(kind: GateKind) -> None:
+    data = simulated()
+    fitted = fit_gate(data, 3 / 8, kind)
+    assert isinstance(fitted.gate, StreamGate)
+    assert fitted.gate.stream == kind
+    values = data.logits if kind == "specialist" else data.similarities
+    chosen = fitted.gate.specialist_temperature if kind == "specialist" else fitted.gate.generalist_temperature
+    weights = group_weights(data.hidden, 3 / 8)
+
+    def loss(temperature: float) -> float:
+        return -float(weights @ masked_log_softmax(values, temperature)[np.arange(len(data)), data.truth])
+
+    best = min(loss(t) for t in np.geomspace(0.005, 20, 2000))
+    assert loss(chosen) == pytest.approx(best, abs=1e-4)
+    assert loss(chosen) < loss(2 * chosen) - 1e-3
+    assert loss(chosen) < loss(chosen / 2) - 1e-3
+    right = float(weights @ (values.argmax(axis=1) == data.truth))
+    assert fitted.figures["kind"] == kind
+    assert fitted.figures["fitted"] is True
+    assert fitted.figures["weighted_top1"] == {kind: pytest.approx(right)}
+    assert fitted.figures["weighted_negative_log_likelihood"] == {kind: pytest.approx(best, abs=1e-4)}
+
+
+@pytest.mark.parametrize("kind", ["specialist", "generalist"])
+@pytest.mark.parametrize("photos", [0, 7, 8])
+def test_a_gate_of_one_stream_keeps_its_defaults_with_fewer_than_eight_photos(kind: GateKind, photos: int) -> None:
+    data = simulated(photos) if photos else CalibrationSet.empty(CLASSES)
+    fitted = fit_gate(data, 0.4, kind)
+    assert isinstance(fitted.gate, StreamGate)
+    assert fitted.gate.stream == kind
+    assert fitted.figures["fitted"] is (photos == 8)
+    assert (fitted.gate == StreamGate(DecisionSource(kind))) is (photos < 8)
+
+
+def test_auto_never_takes_a_single_stream() -> None:
+    assert set(fit_gate(simulated(), 3 / 8).figures["weighted_top1"]) == {"distance", "fusion"}
+
+
 def test_weights_give_hidden_photos_their_share() -> None:
     weights = group_weights(np.array([True, False, False, False]), 0.6)
     np.testing.assert_allclose(weights, [0.6, 0.4 / 3, 0.4 / 3, 0.4 / 3])
@@ -115,5 +155,6 @@ def test_species_without_prototype_or_sheets_do_not_break_the_fit() -> None:
 def test_gates_are_chosen_by_name() -> None:
     assert gate_kind(None) is None
     assert gate_kind("distance") == "distance"
+    assert gate_kind("generalist") == "generalist"
     with pytest.raises(InvalidConfig, match="auto, distance, fusion"):
         gate_kind("magic")

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
 
 from models import gallery as gallery_module
 from models.compute import Compute
@@ -21,6 +22,7 @@ from models.errors import (
     UnknownSpecies,
 )
 from models.gallery import Gallery
+from models.metric import Metric
 from models.retrieval import EmbeddingBatch
 
 SPACE = "space-1"
@@ -282,7 +284,96 @@ def test_prototype_matrix_cannot_be_changed_by_its_readers():
         built.prototype_matrix()[0, 0] = 1.0
 
 
+# -- comparing in a metric
+
+
+def random_metric(dimensions=16, seed=4) -> Metric:
+    """An arbitrary metric, other for photos than for sheets."""
+    rng = np.random.default_rng(seed)
+    centres = 0.2 * rng.standard_normal((2, dimensions))
+    scales = rng.uniform(0.3, 2.0, (2, dimensions))
+    matrix = np.eye(dimensions) + 0.3 * rng.standard_normal((dimensions, dimensions))
+    return Metric(*(part.astype(np.float32) for part in (centres, scales, matrix)))
+
+
+def slowly_mapped(metric, vectors, position):
+    """Unit float64 rows in the metric; position 0 is of sheets, 1 of photos."""
+    moved = [((v - metric.centres[position]) / metric.scales[position]) @ metric.matrix for v in np.float64(vectors)]
+    return np.array([v / np.linalg.norm(v) for v in moved])
+
+
+def gallery_in_a_metric(metric, count=40, species=7):
+    """As `random_gallery`, with the sheets' vectors in the metric and their species by sheet id."""
+    rng = np.random.default_rng(0)
+    vectors = unit_rows(rng, count, metric.dimensions)
+    keys = [f"sheet{i:04d}" for i in rng.permutation(count)]
+    names = [f"species{i}" for i in rng.integers(0, species, count)]
+    built = Gallery.build(batch(vectors, keys), names, metric=metric)
+    mapped = slowly_mapped(metric, vectors, 0)
+    return built, dict(zip(keys, mapped, strict=True)), dict(zip(keys, names, strict=True))
+
+
+def test_prototypes_are_unit_means_in_the_metric():
+    built, mapped, species = gallery_in_a_metric(random_metric())
+    for prototype in built.prototypes():
+        mean = np.mean([v for k, v in mapped.items() if species[k] == prototype.species_id], axis=0)
+        np.testing.assert_allclose(prototype.vector, mean / np.linalg.norm(mean), atol=1e-5)
+
+
+def test_photos_are_compared_with_prototypes_in_the_metric():
+    metric = random_metric()
+    built, _, _ = gallery_in_a_metric(metric)
+    asked = unit_rows(np.random.default_rng(1), 30, 16)
+    expected = slowly_mapped(metric, asked, 1) @ built.prototype_matrix().T.astype(np.float64)
+    np.testing.assert_allclose(built.prototype_similarities(asked), expected, atol=1e-5)
+    for found, cosines in zip(built.nearest_prototypes(asked, 3), expected, strict=True):
+        assert [s for s, _ in found] == [built.species_ids[i] for i in np.argsort(-cosines)[:3]]
+        assert [c for _, c in found] == pytest.approx(sorted(cosines, reverse=True)[:3], abs=1e-5)
+
+
+def test_supporting_sheets_are_the_best_in_the_metric():
+    metric = random_metric()
+    built, mapped, species_of = gallery_in_a_metric(metric)
+    query = unit_rows(np.random.default_rng(9), 1, 16)
+    asked = slowly_mapped(metric, query, 1)[0]
+    for species_id in built.species_ids:
+        cosines = {k: float(v @ asked) for k, v in mapped.items() if species_of[k] == species_id}
+        best = sorted(cosines, key=lambda key: -cosines[key])[:3]
+        found = built.supporting_sheets(query[0], species_id, 3)
+        assert [m.sheet_id for m in found] == best
+        assert [m.similarity for m in found] == pytest.approx([cosines[key] for key in best], abs=1e-5)
+
+
+def test_sheets_are_kept_and_searched_as_they_were_embedded():
+    plain, _, _ = random_gallery()
+    built, _, _ = gallery_in_a_metric(random_metric())
+    np.testing.assert_array_equal(built.sheet_vectors(0, 40), plain.sheet_vectors(0, 40))
+    asked = unit_rows(np.random.default_rng(1), 3, 16)
+    assert built.nearest_sheets(asked, 5) == plain.nearest_sheets(asked, 5)
+
+
+def test_without_a_metric_cosines_are_taken_of_the_embeddings():
+    built, _, _ = random_gallery()
+    np.testing.assert_array_equal(built.metric.matrix, np.eye(16))
+    np.testing.assert_array_equal(built.metric.centres, np.zeros((2, 16)))
+
+
 # -- saving and loading
+
+
+def test_the_metric_is_stored_with_the_gallery(tmp_path):
+    metric = random_metric()
+    built, _, _ = gallery_in_a_metric(metric)
+    built.save(tmp_path)
+    loaded = load(tmp_path)
+    for name, part in metric.arrays().items():
+        np.testing.assert_array_equal(loaded.metric.arrays()[name], part)
+    asked = unit_rows(np.random.default_rng(1), 5, 16)
+    np.testing.assert_allclose(loaded.prototype_similarities(asked), built.prototype_similarities(asked), atol=1e-6)
+    species_id = built.species_ids[0]
+    found, expected = (g.supporting_sheets(asked[0], species_id, 3) for g in (loaded, built))
+    assert [m.sheet_id for m in found] == [m.sheet_id for m in expected]
+    assert [m.similarity for m in found] == pytest.approx([m.similarity for m in expected], abs=1e-6)
 
 
 @pytest.mark.parametrize("memory_map", [True, False])
@@ -364,6 +455,11 @@ def write_flat(path, index, count, dimensions=16):
     faiss.write_index(index, str(path))
 
 
+def edit_metric(folder, **changes):
+    arrays = {**load_file(folder / "metric.safetensors"), **changes}
+    save_file({name: array for name, array in arrays.items() if array is not None}, folder / "metric.safetensors")
+
+
 def spoil_prototypes(folder, value):
     index = faiss.IndexFlatIP(16)
     vectors = unit_rows(np.random.default_rng(0), 7, 16)
@@ -416,6 +512,18 @@ INCONSISTENCIES = {
     "prototypes not a number": lambda f: spoil_prototypes(f, np.nan),
     "prototypes infinite": lambda f: spoil_prototypes(f, np.inf),
     "prototypes not unit": lambda f: spoil_prototypes(f, 3.0),
+    "no metric": lambda f: (f / "metric.safetensors").unlink(),
+    "metric empty": lambda f: (f / "metric.safetensors").write_bytes(b""),
+    "metric garbled": lambda f: (f / "metric.safetensors").write_bytes(b"\xff" * 400),
+    "metric truncated": lambda f: (f / "metric.safetensors").write_bytes((f / "metric.safetensors").read_bytes()[:-9]),
+    "metric of other dimensions": lambda f: edit_metric(f, **Metric.cosine(15).arrays()),
+    "metric with too small a matrix": lambda f: edit_metric(f, matrix=np.eye(15, dtype=np.float32)),
+    "metric of one role": lambda f: edit_metric(f, centres=np.zeros((1, 16), np.float32)),
+    "metric lacks its scales": lambda f: edit_metric(f, scales=None),
+    "metric has a part too many": lambda f: edit_metric(f, colour=np.zeros(3, np.float32)),
+    "metric in float64": lambda f: edit_metric(f, matrix=np.eye(16)),
+    "metric not a number": lambda f: edit_metric(f, matrix=np.full((16, 16), np.nan, np.float32)),
+    "metric divides by zero": lambda f: edit_metric(f, scales=np.zeros((2, 16), np.float32)),
 }
 
 

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from models.gate import (
     Evidence,
     FusionGate,
     Gate,
+    StreamGate,
     gate_from_json,
     masked_log_softmax,
     stream_probabilities,
@@ -102,7 +105,16 @@ def test_a_species_without_column_competes_on_its_sheets() -> None:
     assert np.isfinite(gate.log_weights(everywhere)).all()
 
 
-@pytest.mark.parametrize("gate", [DistanceGate(0.93), DistanceGate(0.2), FusionGate(0.6, 0.3, 1.2)])
+@pytest.mark.parametrize(
+    "gate",
+    [
+        DistanceGate(0.93),
+        DistanceGate(0.2),
+        FusionGate(0.6, 0.3, 1.2),
+        StreamGate(DecisionSource.SPECIALIST),
+        StreamGate(DecisionSource.GENERALIST),
+    ],
+)
 def test_probabilities_sum_to_one_and_follow_each_plant_alone(gate: Gate) -> None:
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(20, 6)).astype(np.float32) * 8
@@ -130,6 +142,8 @@ def test_json_round_trip(gate: Gate) -> None:
         {"kind": "magic"},
         {"kind": "distance"},
         {"kind": "distance", "threshold": 1.0, "colour": 2},
+        {"kind": "specialist", "threshold": 1.0},
+        {"kind": "generalist", "stream": "fusion"},
         {"kind": "fusion", "specialist_weight": -1.0, "generalist_weight": 0.5, "field_photo_penalty": 0.0},
     ],
 )
@@ -150,6 +164,57 @@ def test_temperature_flattens_and_keeps_the_order() -> None:
     sharp, flat = np.exp(masked_log_softmax(values, 0.5)), np.exp(masked_log_softmax(values, 5.0))
     assert sharp.max() > flat.max()
     assert sharp.argmax() == flat.argmax() == 2
+
+
+# -- one stream alone
+
+
+@pytest.mark.parametrize("stream", [DecisionSource.SPECIALIST, DecisionSource.GENERALIST])
+def test_a_gate_of_one_stream_answers_with_it_whatever_the_other_says(stream: DecisionSource) -> None:
+    is_specialist = stream is DecisionSource.SPECIALIST
+    gate = StreamGate(stream, specialist_temperature=2.0, generalist_temperature=0.1)
+    own = np.array([0.4, 0.9, NONE])
+    expected = np.exp(own / (2.0 if is_specialist else 0.1))
+    expected /= expected.sum()
+    for other in ([0.9, 0.1, 0.2], [NONE, 0.1, 0.95], [0.1, 0.1, 0.1]):
+        logits, similarities = (own, other) if is_specialist else (other, own)
+        seen = evidence(list(logits), list(similarities))
+        np.testing.assert_allclose(gate.probabilities(seen)[0], expected, rtol=1e-5, atol=1e-6)
+        decision = gate.decide(seen, 0)
+        assert decision.source is stream
+        assert decision.reason.startswith("The classifier" if is_specialist else "The nearest herbarium sheets")
+        assert decision.evidence == {}
+
+
+@pytest.mark.parametrize("stream", [DecisionSource.SPECIALIST, DecisionSource.GENERALIST])
+def test_where_its_stream_has_no_evidence_at_all_the_other_one_answers(stream: DecisionSource) -> None:
+    is_specialist = stream is DecisionSource.SPECIALIST
+    gate = StreamGate(stream, specialist_temperature=2.0, generalist_temperature=0.1)
+    nothing, values = [NONE] * 3, np.array([0.1, 0.7, 0.3])
+    seen = evidence(nothing, list(values)) if is_specialist else evidence(list(values), nothing)
+    expected = np.exp(values / (0.1 if is_specialist else 2.0))
+    np.testing.assert_allclose(gate.probabilities(seen)[0], expected / expected.sum(), rtol=1e-5)
+    other = DecisionSource.GENERALIST if is_specialist else DecisionSource.SPECIALIST
+    assert gate.decide(seen, 0).source is other
+    assert gate.decide(seen, 0).reason.startswith("The nearest herbarium sheets" if is_specialist else "The classifier")
+
+
+def test_gates_of_one_stream_are_named_by_it_in_json() -> None:
+    for stream in (DecisionSource.SPECIALIST, DecisionSource.GENERALIST):
+        gate = StreamGate(stream, 1.7, 0.08)
+        assert gate.to_json() == {
+            "kind": stream.value,
+            "specialist_temperature": 1.7,
+            "generalist_temperature": 0.08,
+        }
+        assert gate_from_json(json.loads(json.dumps(gate.to_json()))) == gate
+        assert gate_from_json({"kind": stream.value}) == StreamGate(stream)
+
+
+@pytest.mark.parametrize("stream", [DecisionSource.FUSION, "magic"])
+def test_a_gate_of_one_stream_refuses_what_is_none(stream: DecisionSource) -> None:
+    with pytest.raises(InvalidConfig, match="specialist or generalist, not"):
+        StreamGate(stream)
 
 
 def test_misshapen_evidence_is_a_bug_of_the_caller() -> None:
