@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from indexer.calibrate_gate import FittedGate, GateKind, fit_gate
+from indexer.calibrate_gate import FittedGate, GateKind, fit_gate, thinned
 from indexer.calibrate_reliability import FittedReliability, fit_reliability
 from indexer.embed import embed_images
 from indexer.embedding_store import EmbeddingStore
@@ -87,7 +87,7 @@ def build(
     store = EmbeddingStore(home, model.encoder.stored_as, model.encoder.dimensions)
     sheets = _list_sheets(catalogue, splits, store)
     generalist = GeneralistConfig.model_validate(model.metadata["config"]["generalist"])
-    photos = _list_photos(catalogue, splits, store) if generalist.metric != "cosine" else _Images.none()
+    photos = _photos_of_metric(catalogue, splits, store) if generalist.metric != "cosine" else _Images.none()
     if not sheets.ids:
         raise InsufficientData("the catalogue has no sheets to build an index from; import some with `voucher import`")
     embedded = len(sheets.missing)
@@ -171,13 +171,19 @@ def _list_sheets(catalogue: Catalogue, splits: Splits, store: EmbeddingStore) ->
     return sheets
 
 
-def _list_photos(catalogue: Catalogue, splits: Splits, store: EmbeddingStore) -> _Images:
-    """The photos that training was allowed to see; the metric learns from them how photos differ from sheets."""
+def _photos_of_metric(catalogue: Catalogue, splits: Splits, store: EmbeddingStore) -> _Images:
+    """Some photos of each species that training was allowed to see: the metric learns from them how photos differ."""
+    allowed = [
+        photo
+        for photo in catalogue.field_photos()
+        if splits.split_of.get(photo.photo_id) in (Split.TRAIN, Split.VALIDATION)
+    ]
+    classes = np.unique([p.species_id for p in allowed], return_inverse=True)[1].reshape(-1).astype(np.int64)
     photos = _Images.none()
-    for photo in catalogue.field_photos():
-        if splits.split_of.get(photo.photo_id) in (Split.TRAIN, Split.VALIDATION):
-            path = catalogue.image_store.path(photo.image)
-            photos.add(photo.photo_id, photo.species_id, photo.image.stored_sha256, path, store)
+    for row in rows_for_metric(np.arange(len(allowed)), classes, np.ones(len(allowed), dtype=bool)):
+        photo = allowed[row]
+        path = catalogue.image_store.path(photo.image)
+        photos.add(photo.photo_id, photo.species_id, photo.image.stored_sha256, path, store)
     return photos
 
 
@@ -222,7 +228,7 @@ def _fit(model: TrainedModel, gallery: Gallery, gate_kind: GateKind | None) -> t
     everything = {s.species_id for s in model.taxonomy} | set(gallery.species_ids)
     share = 1.0 - len(with_photos) / len(everything)
     configured = model.metadata.get("config", {}).get("calibration", {}).get("gate", "auto")
-    calibration = model.calibration()
+    calibration = thinned(model.calibration())
     fitted = fit_gate(calibration, share, gate_kind or configured)
     kind = fitted.figures.get("kind", configured)
     reliability = fit_reliability(calibration, share, fitted.gate, lambda part: fit_gate(part, share, kind).gate)

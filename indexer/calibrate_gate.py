@@ -21,6 +21,8 @@ GateKind = Literal["auto", "distance", "fusion", "specialist", "generalist"]
 _REFERENCE_THRESHOLD = 0.93
 _MIN_PHOTOS = 8
 _PRIOR_STRENGTH = 0.01
+_MOST_CELLS = 20_000_000
+"""Probabilities that a fit looks at: rows are thinned out evenly, for a handful of parameters."""
 
 
 def gate_kind(name: str | None) -> GateKind | None:
@@ -83,6 +85,28 @@ def fit_gate(calibration: CalibrationSet, herbarium_only_share: float, kind: Gat
 def _of_one_stream(kind: GateKind, *temperatures: float) -> StreamGate | None:
     """The gate of one stream, if `kind` is one."""
     return StreamGate(DecisionSource(kind), *temperatures) if kind in ("specialist", "generalist") else None
+
+
+def cross_fit_parts(calibration: CalibrationSet) -> NDArray[np.int64]:
+    """``(M,)`` part of each answer: its fold, or, of a single fold, one of two halves without a species in common.
+
+    The species that had been hidden, and the others, are dealt out separately, so that each half has both kinds.
+    """
+    fold = np.unique(calibration.has_field_photos, axis=0, return_inverse=True)[1].reshape(-1)
+    if fold.max() > 0:
+        return fold.astype(np.int64)
+    half = np.zeros(len(calibration), dtype=np.int64)
+    for hidden in (False, True):
+        rows = calibration.hidden == hidden
+        half[rows] = np.unique(calibration.truth[rows], return_inverse=True)[1].reshape(-1) % 2
+    return half
+
+
+def thinned(calibration: CalibrationSet) -> CalibrationSet:
+    """Every k-th photo, so that the table of all species, and the fits on it, stay within `_MOST_CELLS`."""
+    stride = -(-calibration.logits.size // _MOST_CELLS) or 1
+    arrays = calibration.arrays()
+    return calibration if stride == 1 else CalibrationSet(**{k: v[::stride] for k, v in arrays.items()})
 
 
 def group_weights(hidden: NDArray[np.bool_], herbarium_only_share: float) -> NDArray[np.float64]:

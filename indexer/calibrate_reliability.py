@@ -16,7 +16,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from indexer.calibrate_gate import group_weights
+from indexer.calibrate_gate import cross_fit_parts, group_weights
 from indexer.calibrate_novelty import fit_novelty
 from models.bundle import CalibrationSet
 from models.gate import BoolArray, Evidence, Gate
@@ -38,8 +38,6 @@ Refit = Callable[[CalibrationSet], Gate]
 
 _MIN_PHOTOS = 20
 """Photos of a group from which a limit is taken: the coverage it gives scatters by 6 points then (Vovk 2012)."""
-_MOST_CELLS = 20_000_000
-"""Probabilities that a fit looks at: rows are thinned out evenly, for a handful of parameters."""
 _PRIOR_PHOTOS = 5.0
 """How many photos' worth a group's temperature is drawn to that of all."""
 
@@ -74,7 +72,6 @@ def fit_reliability(
     if len(calibration) < _MIN_PHOTOS:
         logger.warning("only %d calibration photos: no prediction sets, no answer `none of these`", len(calibration))
         return FittedReliability(Reliability(), {"photos": len(calibration), "fitted": False})
-    calibration = _thinned(calibration)
     weights = group_weights(calibration.hidden, herbarium_only_share)
     unseen = _unseen_answers(calibration, gate, refit)
     chosen, calibrated, losses = _temperatures(unseen, calibration, weights)
@@ -135,23 +132,16 @@ class _Lookup(ClassifierMixin, BaseEstimator):
         return True
 
 
-def _thinned(calibration: CalibrationSet) -> CalibrationSet:
-    """Every k-th photo, so that table and fits stay within `_MOST_CELLS`."""
-    stride = -(-calibration.logits.size // _MOST_CELLS) or 1
-    arrays = calibration.arrays()
-    return calibration if stride == 1 else CalibrationSet(**{k: v[::stride] for k, v in arrays.items()})
-
-
 def _unseen_answers(calibration: CalibrationSet, gate: Gate, refit: Refit) -> _Unseen:
-    """Every fold answered by the gate of the other folds; by `gate` itself where there is no other."""
-    patterns, fold = np.unique(calibration.has_field_photos, axis=0, return_inverse=True)
-    fold = fold.reshape(-1)
+    """Every part answered by the gate of the other parts; by `gate` itself where these are too few."""
+    fold = cross_fit_parts(calibration)
     probabilities = np.empty(calibration.logits.shape, dtype=np.float32)
     first_has_photos = np.zeros(len(calibration), dtype=bool)
     gates: list[Gate] = []
     parts = []
-    for number, pattern in enumerate(patterns):
+    for number in range(int(fold.max()) + 1):
         rows = np.flatnonzero(fold == number)
+        pattern = calibration.has_field_photos[rows[0]]
         others = {name: values[fold != number] for name, values in calibration.arrays().items()}
         gates.append(refit(CalibrationSet(**others)) if len(others["truth"]) >= _MIN_PHOTOS else gate)
         evidence = Evidence(calibration.logits[rows], calibration.similarities[rows], pattern)

@@ -102,11 +102,14 @@ class Comparison:
 
 
 def catalogue_facts(catalogue: Catalogue) -> CatalogueFacts:
-    """Counts, and a digest that changes with any image, its species, its split or its plant."""
+    """Counts, and a digest that changes with any image, its species and that one's names, its split or its plant."""
     digest = hashlib.sha256()
+    names = {species.species_id: species for species in catalogue.species()}
 
     def add(record: Sheet | FieldPhoto, image_id: str, group: str) -> None:
-        parts = (image_id, record.species_id, group, str(record.split), record.image.stored_sha256)
+        species = names[record.species_id]
+        taxa = (species.scientific_name, str(species.genus), str(species.family))
+        parts = (image_id, record.species_id, *taxa, group, str(record.split), record.image.stored_sha256)
         digest.update(("\x1f".join(parts) + "\x1e").encode())
 
     sheets = photos = 0
@@ -160,6 +163,7 @@ class _Pair:
         self, comparison: Comparison, catalogue: Catalogue, compute: Compute, recipe: Recipe, seed: int
     ) -> None:
         self.home, self.catalogue, self.compute = comparison.home, catalogue, compute
+        self._catalogued = comparison.facts.digest
         self.config = recipe.config.model_copy(update={"seed": seed})
         self.record = comparison.record(recipe.name, seed)
         self._path = comparison.record_path(recipe.name, seed)
@@ -169,6 +173,7 @@ class _Pair:
         self.record.error = None
         self._forget_what_is_gone()
         try:
+            self._check_unchanged()
             if self.record.model_id is None:
                 self._train(splits, report)
             if self.record.bundle_id is None:
@@ -178,12 +183,18 @@ class _Pair:
                 )  # fmt: skip
                 self.record.bundle_id = built.bundle_id
                 self._save()
+            self._check_unchanged()
             self._score(report, test=test, folds=folds)
         except _FAILURES as error:
             expected = isinstance(error, VoucherError)
             logger.error("%s, seed %d failed: %s", self.record.recipe, self.record.seed, error, exc_info=not expected)
             self.record.error = str(error) if expected else f"{type(error).__name__}: {error}"
             self._save()
+
+    def _check_unchanged(self) -> None:
+        """Raises `InvalidConfig` when something was imported since the comparison began."""
+        if catalogue_facts(self.catalogue).digest != self._catalogued:
+            raise InvalidConfig("the catalogue has changed since this comparison began; run the same command again")
 
     def _forget_what_is_gone(self) -> None:
         """A model that was deleted is trained again, an index built again; figures that are known stay."""
@@ -214,9 +225,6 @@ class _Pair:
 
     def _score(self, report: Report, *, test: bool, folds: bool) -> None:
         record = self.record
-        if folds and record.folds is None:
-            record.folds = score_folds(load_model(self.home, str(record.model_id), self.compute))
-            self._save()
         if record.cost is None or (test and record.test is None):
             identifier = Identifier.load(self.home, self.compute, record.bundle_id)
             if record.cost is None:
@@ -226,6 +234,9 @@ class _Pair:
                 values = result.to_json()
                 ece = {group: values["ensemble"][group]["ece"] for group in GROUPS}
                 record.test = Scored(read_answers(result.report), ece, values)
+            self._save()
+        if folds and record.folds is None:
+            record.folds = score_folds(load_model(self.home, str(record.model_id), self.compute))
             self._save()
 
     def _save(self) -> None:

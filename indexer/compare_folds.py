@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.calibrate_gate import fit_gate
+from indexer.calibrate_gate import cross_fit_parts, fit_gate
 from indexer.calibrate_reliability import fit_reliability
 from indexer.compare_record import AnsweredPhotos, Scored
 from indexer.metrics import expected_calibration_error, score_photos
@@ -23,7 +23,7 @@ def score_folds(model: TrainedModel) -> Scored:
     Raises `InsufficientData` for a model that was trained without folds and validation photos.
     """
     calibration = model.calibration()
-    if len(calibration) == 0:
+    if len(calibration) == 0 or model.metadata["config"]["calibration"].get("folds") == 0:
         raise InsufficientData(
             f"model {model.model_id} has no answers from rotating folds; train with calibration.folds above 0, and "
             "at least two species with both sheets and field photos"
@@ -42,21 +42,6 @@ def score_folds(model: TrainedModel) -> Scored:
             positions[here], confidence[here] = answers.truth_position, answers.confidence
     photos = _photos(calibration, positions, model.metadata["config"]["seed"])
     return Scored(photos, _errors(confidence, positions == 1, calibration.hidden))
-
-
-def cross_fit_parts(calibration: CalibrationSet) -> NDArray[np.int64]:
-    """``(M,)`` part of each answer: its fold, or, of a single fold, one of two halves without a species in common.
-
-    The species that had been hidden, and the others, are dealt out separately, so that each half has both kinds.
-    """
-    fold = np.unique(calibration.has_field_photos, axis=0, return_inverse=True)[1].reshape(-1)
-    if fold.max() > 0:
-        return fold.astype(np.int64)
-    half = np.zeros(len(calibration), dtype=np.int64)
-    for hidden in (False, True):
-        rows = calibration.hidden == hidden
-        half[rows] = np.unique(calibration.truth[rows], return_inverse=True)[1].reshape(-1) % 2
-    return half
 
 
 def _evidence(calibration: CalibrationSet, rows: NDArray[np.intp]) -> list[tuple[NDArray[np.intp], Evidence]]:

@@ -68,11 +68,15 @@ class TrainingRun:
         """A run that was started before. Raises `InvalidConfig` if there is none, or another version wrote it."""
         folder = home.runs / run_id
         try:
-            config = RunConfig.model_validate_json((folder / "config.json").read_bytes())
+            content = (folder / "config.json").read_bytes()
+            config = RunConfig.model_validate_json(content)
         except FileNotFoundError as error:
             raise InvalidConfig(f"there is no run {run_id} in {home.runs}; train again") from error
         except ValidationError as error:
             raise InvalidConfig(f"{folder / 'config.json'} is of another version; delete {folder}") from error
+        # A setting that the run did not know would be given today's default in the middle of it.
+        if json.loads(content) != config.to_json():
+            raise InvalidConfig(f"{folder / 'config.json'} is of another version; delete {folder}")
         return cls(home, run_id, config, Splits.load(folder / "splits.parquet"))
 
     @classmethod
@@ -103,7 +107,8 @@ class TrainingRun:
             try:
                 yield
             except VoucherError:
-                if not (self.folder / "checkpoints").is_dir():
+                # A cache of features is hours of work too.
+                if not (self.folder / "checkpoints").is_dir() and not (self.home.cache / self.run_id).is_dir():
                     shutil.rmtree(self.folder, ignore_errors=True)
                     shutil.rmtree(self.home.cache / self.run_id, ignore_errors=True)
                 raise

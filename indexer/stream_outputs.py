@@ -54,8 +54,7 @@ class FrozenStreams(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """``(B, 3, H, W)`` to ``(B, F + D)`` float32."""
-        tokens = self.network.trunk(pixels)
-        return torch.cat([self.network.features(tokens), self.network.embed_tokens(tokens)], dim=1)
+        return torch.cat(self.network.outputs(self.network.trunk(pixels)), dim=1)
 
 
 class PrecomputedStreams:

@@ -16,6 +16,7 @@ from indexer.views import Views
 from models.adversarial import AdversarialLoss, taxon_indices
 from models.backbone import Tail, layer_decay_factors
 from models.compute import Compute
+from models.errors import InvalidConfig
 from models.heads import SpecialistHead, unit
 from models.losses import CrossDomainTripletLoss, SpecialistLoss
 from models.metric import Metric
@@ -25,6 +26,9 @@ from models.two_stream import TwoStreamNetwork
 
 _CHUNK = 64
 _SHARD = 4096
+_SHEETS_OF_PROTOTYPE = 100
+_MOST_FEATURES = 4_000_000_000
+"""Numbers of all images' features together, 16 GB."""
 _IMAGES_OF_MEAN = 10
 """Sheets a species that validation prototypes are made of; the built index uses all."""
 
@@ -191,7 +195,15 @@ def embeddings_of(network: StreamOutputs, views: Views, rows: IntArray, compute:
 
 @torch.inference_mode()
 def features_of(network: StreamOutputs, views: Views, rows: IntArray, compute: Compute) -> FloatArray:
-    """Features ``(N, F)`` that the specialist's head sees, of the plain views of `rows`."""
+    """Features ``(N, F)`` that the specialist's head sees, of the plain views of `rows`.
+
+    Raises `InvalidConfig` where they would not fit into memory.
+    """
+    if len(rows) * network.specialist_features > _MOST_FEATURES:
+        raise InvalidConfig(
+            f"{len(rows)} images with {network.specialist_features} features each do not fit into memory; set "
+            'backbone.features = "pooled", or fine-tune without a probe (specialist.probe = false)'
+        )
     network.eval()
     features = np.empty((len(rows), network.specialist_features), dtype=np.float32)
     for start in range(0, len(rows), _CHUNK):
@@ -233,7 +245,11 @@ def fit_stream_metric(
 def prototypes(
     network: StreamOutputs, views: Views, rows: IntArray, classes: IntArray, metric: Metric, compute: Compute
 ) -> tuple[FloatArray, BoolArray]:
-    """Unit prototype ``(C, D)``, in the metric, of the sheets `rows` of each class, and which ``(C,)`` have one."""
+    """Unit prototype ``(C, D)``, in the metric, of sheets of each class, and which ``(C,)`` have one.
+
+    Of a class's sheets among `rows` the first hundred are taken; a mean of more hardly moves.
+    """
+    rows = some_of_each(rows, classes, _SHEETS_OF_PROTOTYPE)
     sums = np.zeros((network.classes, network.dimensions), dtype=np.float32)
     for start in range(0, len(rows), _SHARD):
         part = rows[start : start + _SHARD]

@@ -157,7 +157,7 @@ def _steps_per_epoch(task: Task, config: RunConfig) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Rate:
-    """The factor of every group's own rate in each of `total` steps; `plateau` is what the figures so far made of it."""
+    """The factor of every group's own rate in each of `total` steps; `plateau` is what the figures made of it."""
 
     config: OptimizerConfig
     total: int
@@ -182,7 +182,7 @@ def _plateau_factor(history: list[EpochRecord], config: OptimizerConfig) -> floa
         return 1.0
     watched = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
-        watched, mode="max", factor=config.plateau_factor, patience=config.plateau_patience
+        watched, mode="max", threshold_mode="abs", factor=config.plateau_factor, patience=config.plateau_patience
     )
     for record in history:
         figures = list(record.validation.values())

@@ -121,6 +121,7 @@ class _Session:
         network = self._network.to(self.compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.config.warmup.epochs:
             rows = folds[0].rows if folds else np.flatnonzero(~self.training_set.is_validation)
+            rows = usable_rows(self.training_set, rows)
             reader = self._reader(self.preprocessing)
             shape = (3, self.preprocessing.image_size, self.preprocessing.image_size)
             views = self._filled(reader, nn.Identity().eval(), shape, self.config.warmup.views, "pixels")
@@ -309,7 +310,8 @@ def _images_digest(training_set: TrainingSet) -> str:
     digest = hashlib.sha256("\x1f".join(training_set.image_ids).encode())
     for column in (training_set.classes, training_set.is_field, training_set.groups, training_set.is_validation):
         digest.update(column.tobytes())
-    digest.update(training_set.taxonomy.digest.encode())
+    for species in training_set.taxonomy:
+        digest.update(f"{species.species_id}\x1f{species.genus}\x1f{species.family}\x1e".encode())
     return digest.hexdigest()
 
 

@@ -40,6 +40,7 @@ TABLE_FILE = "sheets.parquet"
 GALLERY_FILE = "gallery.json"
 METRIC_FILE = "metric.safetensors"
 
+_SHEET_NORMS = "sheet_norms"
 _REBUILD = "run `voucher build` to make a new index"
 _FAISS_PACKAGES = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs", "faiss-gpu-cu11", "faiss-gpu-cu12")
 _GPU_MAX_K = 2_048
@@ -60,11 +61,19 @@ class Gallery:
     """
 
     def __init__(
-        self, space_id: str, table: SheetTable, sheets: Any, prototypes: Any, metric: Metric, compute: Compute | None
+        self,
+        space_id: str,
+        table: SheetTable,
+        sheets: Any,
+        prototypes: Any,
+        metric: Metric,
+        sheet_norms: FloatArray,
+        compute: Compute | None,
     ) -> None:
         require_one_faiss()
         self.space_id = space_id
         self.metric = metric
+        self._sheet_norms = sheet_norms
         self.dimensions = int(sheets.d)
         self.species_ids = table.species_ids
         self.sheet_count = len(table)
@@ -103,11 +112,14 @@ class Gallery:
             index.add(np.ascontiguousarray(sheets.vectors[order[start : start + _BLOCK_ROWS]]))
         metric = metric or Metric.cosine(sheets.dimensions)
         means = np.empty((len(table.species_ids), sheets.dimensions), dtype=np.float32)
+        norms = np.empty(len(table), dtype=np.float32)
         for i, (start, stop) in enumerate(zip(table.starts[:-1], table.starts[1:], strict=True)):
-            means[i] = unit_mean(metric.apply(sheets.vectors[order[start:stop]], Role.SHEET))
+            vectors = sheets.vectors[order[start:stop]]
+            means[i] = unit_mean(metric.apply(vectors, Role.SHEET))
+            norms[start:stop] = metric.norms(vectors, Role.SHEET)
         prototypes = new_index(sheets.dimensions, len(means))
         prototypes.add(means)
-        return cls(sheets.space_id, table, index, prototypes, metric, compute)
+        return cls(sheets.space_id, table, index, prototypes, metric, norms, compute)
 
     def prototypes(self) -> Iterator[Prototype]:
         """The prototypes, in the order of `species_ids`."""
@@ -152,8 +164,13 @@ class Gallery:
             raise ValueError(f"expected one query of shape ({self.dimensions},)")
         self._check_queries(query[None])
         rows = self._table.rows_of(species_id)
-        sheets = self.metric.apply(self.sheet_vectors(rows.start, len(rows)), Role.SHEET)
-        similarities = np.clip(sheets @ self.metric.apply(query[None], Role.FIELD)[0], -1.0, 1.0)
+        similarities = self.metric.similarities(
+            self.sheet_vectors(rows.start, len(rows)),
+            self._sheet_norms[rows.start : rows.stop],
+            Role.SHEET,
+            self.metric.apply(query[None], Role.FIELD)[0],
+        )
+        similarities = np.clip(similarities, -1.0, 1.0)
         best = np.argsort(-similarities, kind="stable")[:k]
         return tuple(self._match(rows.start + int(i), float(similarities[i])) for i in best)
 
@@ -182,7 +199,7 @@ class Gallery:
         except RuntimeError as error:
             raise BundleError(f"cannot write the index to {folder} ({error}); is the disk full?") from error
         self._table.write(folder / TABLE_FILE)
-        save_arrays(self.metric.arrays(), folder / METRIC_FILE)
+        save_arrays({**self.metric.arrays(), _SHEET_NORMS: self._sheet_norms}, folder / METRIC_FILE)
         description = {
             "space_id": self.space_id,
             "dimensions": self.dimensions,
@@ -223,7 +240,8 @@ class Gallery:
         sheets = read_index(folder / SHEETS_FILE, shape, memory_map=memory_map)
         # Few and always read whole: mapping would gain nothing.
         prototypes = read_index(folder / PROTOTYPES_FILE, (len(table.species_ids), shape[1]), memory_map=False)
-        gallery = cls(description["space_id"], table, sheets, prototypes, _read_metric(folder, shape[1]), compute)
+        metric, norms = _read_metric(folder, shape)
+        gallery = cls(description["space_id"], table, sheets, prototypes, metric, norms, compute)
         if not are_unit_rows(gallery.prototype_matrix()):
             raise BundleCorrupt(f"{PROTOTYPES_FILE} holds vectors that are not of unit length; {_REBUILD}")
         return gallery
@@ -345,14 +363,18 @@ def _read_limits(file_bytes: int) -> Iterator[None]:
                 setter(before)
 
 
-def _read_metric(folder: Path, dimensions: int) -> Metric:
+def _read_metric(folder: Path, shape: tuple[int, int]) -> tuple[Metric, FloatArray]:
+    """The metric, and the length ``(N,)`` of every sheet in it."""
+    rows, dimensions = shape
     try:
-        metric = Metric.from_arrays(load_arrays(folder / METRIC_FILE))
-    except (OSError, TypeError, ValueError, SafetensorError) as error:
+        arrays = load_arrays(folder / METRIC_FILE)
+        norms = arrays.pop(_SHEET_NORMS)
+        metric = Metric.from_arrays(arrays)
+    except (KeyError, OSError, TypeError, ValueError, SafetensorError) as error:
         raise BundleCorrupt(f"{METRIC_FILE} cannot be read ({error}); {_REBUILD}") from error
-    if metric.dimensions != dimensions:
-        raise BundleCorrupt(f"{METRIC_FILE} is for {metric.dimensions} dimensions, not {dimensions}; {_REBUILD}")
-    return metric
+    if metric.dimensions != dimensions or norms.shape != (rows,) or not (norms > 0.0).all():
+        raise BundleCorrupt(f"{METRIC_FILE} is not for {rows} sheets of {dimensions} dimensions; {_REBUILD}")
+    return metric, norms
 
 
 def _read_description(path: Path) -> dict[str, Any]:

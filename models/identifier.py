@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.special import log_softmax
 
 from models.bundle import Bundle, load_bundle
 from models.compute import Compute
 from models.decoding import decode_image
 from models.encoder import Encoded
-from models.gate import Evidence, masked_log_softmax
+from models.gate import Evidence
 from models.home import Home
 from models.reliability import HigherTaxa
 from models.retrieval import Candidate, FloatArray, Identification
@@ -142,7 +143,7 @@ def combine_photos(encoded: Encoded) -> tuple[FloatArray, FloatArray]:
     The mean of log-probabilities is the product rule for independent looks at one object (Kittler et al. 1998, eq. 9)
     tempered by their number, since photos of one plant are alike; embeddings are averaged on the sphere.
     """
-    logits = masked_log_softmax(encoded.logits, 1.0).mean(axis=0).astype(np.float32)
+    logits = log_softmax(encoded.logits.astype(np.float64), axis=1).mean(axis=0).astype(np.float32)
     mean = encoded.embeddings.mean(axis=0)
     norm = float(np.linalg.norm(mean))
     embedding = mean / norm if norm > 1e-6 else encoded.embeddings[0]

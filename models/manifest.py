@@ -10,7 +10,7 @@ from typing import Any
 
 from models.errors import BundleCorrupt
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MODEL_KIND = "model"
 INDEX_KIND = "index"
 

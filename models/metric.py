@@ -19,6 +19,10 @@ MetricKind = Literal["cosine", "centred", "whitened"]
 
 _ROLES = (Role.SHEET, Role.FIELD)
 _SMALLEST_SCALE = 1e-6
+_SMALLEST_NORM = np.float32(1e-6)
+_FEWEST_IMAGES = 20
+"""Of each role, below which their spread is not worth whitening by. Measured on 30 constructed species, 384 dimensions:
+with a photo of each of two species, nearest prototypes fell from 0.99 to 0.15."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Metric:
     matrix: FloatArray
 
     def __post_init__(self) -> None:
-        dimensions = self.centres.shape[-1]
+        dimensions = self.centres.shape[-1] if self.centres.ndim else 0
         for name, shape in (("centres", (2, dimensions)), ("scales", (2, dimensions)), ("matrix", (dimensions,) * 2)):
             value = getattr(self, name)
             if value.shape != shape or value.dtype != np.float32 or not np.isfinite(value).all():
@@ -55,10 +59,22 @@ class Metric:
 
     def apply(self, vectors: FloatArray, role: Role) -> FloatArray:
         """Unit ``(N, D)`` float32 of embeddings ``(N, D)`` of images of `role`; a row at the centre stays as it is."""
-        position = _ROLES.index(role)
-        moved: FloatArray = ((vectors - self.centres[position]) / self.scales[position]) @ self.matrix
+        moved: FloatArray = self._standardised(vectors, role) @ self.matrix
         norms = np.linalg.norm(moved, axis=1, keepdims=True)
-        return np.where(norms > 1e-6, moved / np.maximum(norms, np.float32(1e-6)), vectors).astype(np.float32)
+        return np.where(norms > _SMALLEST_NORM, moved / np.maximum(norms, _SMALLEST_NORM), vectors).astype(np.float32)
+
+    def norms(self, vectors: FloatArray, role: Role) -> FloatArray:
+        """``(N,)`` lengths before they are made one; what `similarities` needs of vectors that are asked often."""
+        lengths = np.linalg.norm(self._standardised(vectors, role) @ self.matrix, axis=1)
+        return np.maximum(lengths, _SMALLEST_NORM).astype(np.float32)
+
+    def similarities(self, vectors: FloatArray, norms: FloatArray, role: Role, query: FloatArray) -> FloatArray:
+        """``(N,)`` cosines of ``apply(vectors, role)`` with a ``(D,)`` unit vector in the metric, in O(ND)."""
+        return np.asarray((self._standardised(vectors, role) @ (self.matrix @ query)) / norms)
+
+    def _standardised(self, vectors: FloatArray, role: Role) -> FloatArray:
+        position = _ROLES.index(role)
+        return ((vectors - self.centres[position]) / self.scales[position]).astype(np.float32)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """By name, for a file."""
@@ -88,8 +104,11 @@ def fit_metric(
     of the covariances within species of both roles (within-class covariance normalisation: Hatch et al. 2006, eq. 7)
     and that of the difference between a species' photo mean and its sheet mean, which is what a change of role does
     to a plant whatever it is (as nuisance attribute projection: Solomonoff et al. 2005, §3; but shrunk, not projected
-    out). λ is `shrinkage`, 0 … 1. What photos add is learnt on species with both roles; with fewer than two of them
-    photos are treated as sheets are. Raises `InvalidConfig` for an unknown kind.
+    out). λ is `shrinkage`, 0 … 1.
+
+    What photos add is learnt on species with both roles. With fewer than two of them nothing is learnt: the result is
+    ``cosine``. With fewer than twenty sheets or photos ``whitened`` becomes ``centred``. Raises `InvalidConfig` for an
+    unknown kind.
     """
     if kind not in get_args(MetricKind):
         raise InvalidConfig(f"a metric is one of {', '.join(get_args(MetricKind))}, not {kind!r}")
@@ -99,18 +118,16 @@ def fit_metric(
     sheets = _Role.of(embeddings[~is_field], classes[~is_field])
     photos = _Role.of(embeddings[is_field], classes[is_field])
     shared = np.intersect1d(sheets.present, photos.present)
+    if len(shared) < 2:
+        return identity
     centres = _centres(sheets, photos, shared)
-    if kind == "centred":
-        return Metric(centres, identity.scales, identity.matrix) if len(shared) >= 2 else identity
-    learns_photos = len(shared) >= 2
-    sheet_scale = sheets.scale()
-    scales = np.stack([sheet_scale, photos.scale() if learns_photos else sheet_scale])
-    covariance = sheets.covariance(scales[0])
-    if learns_photos:
-        step = (photos.mean_of(shared) - centres[1]) / scales[1] - (sheets.mean_of(shared) - centres[0]) / scales[0]
-        covariance = 0.5 * (covariance + photos.covariance(scales[1])) + step.T @ step / len(shared)
-    matrix = _inverse_root(covariance, shrinkage)
-    return Metric(centres.astype(np.float32), scales.astype(np.float32), matrix.astype(np.float32))
+    if kind == "centred" or min(len(sheets.vectors), len(photos.vectors)) < _FEWEST_IMAGES:
+        return Metric(centres, identity.scales, identity.matrix)
+    scales = np.stack([sheets.scale(), photos.scale()])
+    step = (photos.mean_of(shared) - centres[1]) / scales[1] - (sheets.mean_of(shared) - centres[0]) / scales[0]
+    within = 0.5 * (sheets.covariance(scales[0]) + photos.covariance(scales[1]))
+    matrix = _inverse_root(within + step.T @ step / len(shared), shrinkage)
+    return Metric(centres, scales, matrix.astype(np.float32))
 
 
 @dataclass(frozen=True)
@@ -153,9 +170,7 @@ def _centres(sheets: _Role, photos: _Role, shared: NDArray[np.integer]) -> Float
     shifts nothing.
     """
     centre = sheets.means.mean(axis=0)
-    offset = np.zeros_like(centre)
-    if len(shared) >= 2:
-        offset = (photos.mean_of(shared) - sheets.mean_of(shared)).mean(axis=0)
+    offset = (photos.mean_of(shared) - sheets.mean_of(shared)).mean(axis=0)
     return np.stack([centre, centre + offset]).astype(np.float32)
 
 

@@ -12,6 +12,9 @@ from models.classifiers import RbfSvm, StandardisedLinear
 from models.dct import PatchDct
 from models.heads import ProjectionHead, SpecialistHead, unit
 
+_BEHIND = 10.0
+"""Logits below the lowest bias at which tuning starts with a class that the probe has not seen."""
+
 SpecialistKind = Literal["tuned", "linear", "svm"]
 GeneralistKind = Literal["tuned", "frozen"]
 
@@ -87,11 +90,15 @@ class TwoStreamNetwork(nn.Module):
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """``(B, 3, H, W)`` to logits ``(B, C)`` and unit embeddings ``(B, D)``, both float32."""
-        tokens = self.trunk(pixels)
+        features, embeddings = self.outputs(self.trunk(pixels))
+        return self.classify(features), embeddings
+
+    def outputs(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Features ``(B, F)`` and unit embeddings ``(B, D)``, float32, of what the trunk gave; one tail runs once."""
         if self.separate_tail is None:
             last = self.generalist_tail.last_tokens(tokens)
-            return self.classify(self._features_of(last)), self._project(self.generalist_tail.pool(last))
-        return self.classify_tokens(tokens)[0], self.embed_tokens(tokens)
+            return self._features_of(last), self._project(self.generalist_tail.pool(last))
+        return self.features(tokens), self.embed_tokens(tokens)
 
     def classify_tokens(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Logits ``(B, C)`` and features ``(B, F)``, float32, of what the trunk gave."""
@@ -141,6 +148,8 @@ class TwoStreamNetwork(nn.Module):
             weight = probe.weight / probe.scale
             head.weight.copy_(weight)
             head.bias.copy_(probe.bias - weight @ probe.mean)
+            # A class that the probe does not know would be given a logit of zero, ahead of most; so it begins behind.
+            head.bias[~probe.known] = head.bias[probe.known].min() - _BEHIND
 
     def _new_specialist_head(self, support_vectors: int) -> nn.Module:
         features, classes = self.specialist_features, self.shape.classes

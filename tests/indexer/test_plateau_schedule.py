@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from indexer.run_config import RunConfig
-from indexer.train import EpochRecord, Stream, Task, fit
+from indexer.run_config import OptimizerConfig, RunConfig
+from indexer.train import EpochRecord, Stream, Task, _plateau_factor, fit
 from models.compute import Compute
 
 STEPS = 4
@@ -134,11 +134,11 @@ def test_patience_and_factor_are_the_configured_ones(
 
 
 def test_the_mean_of_the_streams_figures_is_watched(tmp_path: Path, optimizers: list[torch.optim.Optimizer]) -> None:
-    """One rises as fast as the other falls."""
-    coming = iter([0.1, 0.2, 0.3, 0.4])
-    task, _ = task_of(lambda: {"only": (figure := next(coming)), "other": 1.0 - 2.0 * figure})
-    _, factors = run(task, tmp_path, 4, optimizers, plateau_patience=0, plateau_factor=0.5)
-    np.testing.assert_allclose(factors[:, 0], [1.0, 1.0, 0.5, 0.25])
+    """The larger of the two falls after the first epoch, the smaller after the second, their mean after the third."""
+    coming = iter([(0.1, 0.7), (0.5, 0.4), (0.3, 0.7), (0.0, 0.9), (0.0, 0.0)])
+    task, _ = task_of(lambda: dict(zip(("only", "other"), next(coming), strict=True)))
+    _, factors = run(task, tmp_path, 5, optimizers, plateau_patience=0, plateau_factor=0.5)
+    np.testing.assert_allclose(factors[:, 0], [1.0, 1.0, 1.0, 1.0, 0.5])
 
 
 @pytest.mark.parametrize(("slope", "falls"), [(-0.3, False), (0.3, True)])
@@ -192,3 +192,9 @@ def test_a_resumed_run_has_the_rates_and_weights_of_an_undisturbed_one(
     assert resumed == undisturbed
     assert all(torch.equal(v, module.state_dict()[k]) for k, v in again.state_dict().items())
     assert float(module.weight.detach().abs().max()) > 0.0
+
+
+@pytest.mark.parametrize("drift", [0.0, 5e-5])
+def test_a_loss_that_stands_still_or_creeps_up_lowers_the_rate(drift: float) -> None:
+    history = [EpochRecord(epoch, {"only": 0.5 * (1 + drift) ** epoch}) for epoch in range(20)]
+    assert _plateau_factor(history, OptimizerConfig(schedule="plateau", plateau_patience=1, plateau_factor=0.5)) < 1.0

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests_support import TINY_CONFIG
+from tests_support import TINY_CONFIG, write_manifest
 
 from indexer import training_run
 from indexer.build_gallery import build
@@ -18,6 +18,7 @@ from indexer.training_run import TrainedRun, train
 from models.bundle import load_model
 from models.catalogue import Catalogue
 from models.compute import Compute
+from models.errors import InvalidConfig
 from models.gate import DistanceGate, FusionGate, Gate, StreamGate
 from models.home import Home
 from models.identifier import Identifier
@@ -249,3 +250,18 @@ def test_a_frozen_recipe_without_cache_space_gives_the_answers_of_one_with(home:
     pixels: FloatArray = np.random.default_rng(0).normal(size=(3, 3, 48, 48)).astype(np.float32)
     logits = one.encoder.encode(pixels).logits
     np.testing.assert_allclose(logits, two.encoder.encode(pixels).logits, atol=0.05 * np.abs(logits).max())
+
+
+def test_features_survive_an_error_of_the_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = write_manifest(tmp_path, [("a", "sheet"), ("a", "field"), ("b", "sheet"), ("b", "field")])
+    frozen = {"specialist": {"kind": "linear"}, "generalist": {"kind": "frozen"}}
+
+    def refuse(*_: object, **__: object) -> None:
+        raise InvalidConfig("an SVM is fitted on at most so many images")
+
+    monkeypatch.setattr(training_run, "fit_linear", refuse)
+    with Catalogue.open(home) as catalogue:
+        run = TrainingRun.start(home, catalogue, RunConfig.model_validate({**TINY_CONFIG, **frozen}))
+        with pytest.raises(InvalidConfig):
+            training_run.train(home, catalogue, run, Compute("cpu", None))
+    assert list(home.cache.glob("*/features/values.f16"))

@@ -578,7 +578,7 @@ def test_two_faiss_packages_are_refused_before_anything_is_built_or_loaded(saved
     with pytest.raises(InvalidConfig, match="faiss-cpu and faiss-gpu"):
         load(saved)
     with pytest.raises(InvalidConfig, match="faiss-cpu and faiss-gpu"):
-        Gallery(SPACE, built._table, built._sheets, built._prototypes, built.metric, None)
+        Gallery(SPACE, built._table, built._sheets, built._prototypes, built.metric, built._sheet_norms, None)
 
 
 @pytest.mark.parametrize("name", ["faiss-cpu", "faiss_gpu", "faiss-gpu-cuvs"])
@@ -650,3 +650,12 @@ def test_gpu_search_equals_cpu_search(tmp_path):
 def _forget_which_faiss_was_found():
     yield
     gallery_module.require_one_faiss.cache_clear()
+
+
+def test_a_metric_without_dimensions_is_corrupt(tmp_path):
+    built = Gallery.build(batch(np.eye(3)), ["1", "2", "3"])
+    built.save(tmp_path)
+    arrays = {**built.metric.arrays(), "centres": np.zeros((), np.float32), "sheet_norms": np.ones(3, np.float32)}
+    save_file(arrays, tmp_path / "metric.safetensors")
+    with pytest.raises(BundleCorrupt):
+        Gallery.load(tmp_path, expected_space_id=SPACE)

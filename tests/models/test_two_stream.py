@@ -354,3 +354,17 @@ def test_weights_of_another_shape_are_refused(tmp_path: Path, changes: dict[str,
     store(Home(tmp_path), network, changes)
     with pytest.raises(BundleCorrupt, match="does not hold what it should"):
         load_model(Home(tmp_path), "model-1", CPU)
+
+
+def test_tuning_does_not_start_with_classes_ahead_that_the_probe_does_not_know() -> None:
+    vit = {"embed_dim": 24, "depth": 2, "num_heads": 2, "patch_size": 8}
+    network = TwoStreamNetwork(NetworkShape("vit_tiny_patch16_224", 32, 1, 3, 8, 8, vit, "tuned", "frozen")).eval()
+    probe = StandardisedLinear(24, 3)
+    with torch.no_grad():
+        probe.weight[:2].normal_(generator=torch.Generator().manual_seed(0))
+        probe.bias[:2] = torch.tensor([-3.0, -4.0])
+    probe.known[2] = False
+    features = torch.randn(6, 24, generator=torch.Generator().manual_seed(1)) * 0.1
+    network.start_from(probe)
+    with torch.no_grad():
+        assert (network.classify(features).argmax(1) == probe(features).argmax(1)).all()
