@@ -68,7 +68,9 @@ def list_unknown(path: Path, known_species: Sequence[SpeciesId]) -> UnknownPhoto
         found = UnknownPhotos(tuple(p for p in below if p.suffix.lower() in _SUFFIXES and p.is_file()), 0)
     else:
         known = set(known_species)
-        photos = [r for r in read_dataset(path, layout).records() if r.role is Role.FIELD]
+        # A manifest of nothing but field photos need not say so.
+        dataset = read_dataset(path, layout, role_required=False)
+        photos = [r for r in dataset.records() if r.role is Role.FIELD]
         unknown = tuple(r.path for r in photos if r.species_id not in known)
         found = UnknownPhotos(unknown, len(photos) - len(unknown))
     if not found.files:

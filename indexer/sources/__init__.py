@@ -41,15 +41,17 @@ def detect_layout(path: Path) -> Layout:
     )
 
 
-def read_dataset(path: Path, layout: Layout | None = None) -> Dataset:
+def read_dataset(path: Path, layout: Layout | None = None, *, role_required: bool = True) -> Dataset:
     """The dataset at `path`, with its lists read and checked.
+
+    Unless `role_required`, a manifest without the column role lists field photos.
 
     Raises `InvalidDataset` when the layout is not known or does not fit, or a list has mistakes.
     """
     layout = detect_layout(path) if layout is None else layout
     match layout:
         case Layout.MANIFEST:
-            return read_manifest(path / _MANIFEST_NAME if path.is_dir() else path)
+            return read_manifest(path / _MANIFEST_NAME if path.is_dir() else path, role_required=role_required)
         case Layout.PLANTCLEF:
             return read_plantclef(path)
         case Layout.FOLDERS:

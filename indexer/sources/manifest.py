@@ -3,7 +3,7 @@
 import csv
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
@@ -33,14 +33,14 @@ _Choice = TypeVar("_Choice", bound=StrEnum)
 _Row = dict[str, str]
 
 
-def read_manifest(file: Path) -> Dataset:
+def read_manifest(file: Path, *, role_required: bool = True) -> Dataset:
     """The dataset that `file` lists; paths in it are relative to its folder.
 
     The separator is a comma, semicolon or tab. Raises `InvalidDataset` that names file, line and column,
-    when a required column is missing, a value is not allowed, a path leaves the folder, or two lines
+    when a required column is missing (of which role may be one that is not required), a value is not allowed, a path leaves the folder, or two lines
     contradict one another about a species.
     """
-    header, notes = _read_header(file)
+    header, notes = _read_header(file, _REQUIRED if role_required else _REQUIRED[:2])
     problems = Problems(file)
     told_of_species: dict[SpeciesId, dict[str, tuple[str, int]]] = {}
     count = 0
@@ -91,13 +91,13 @@ def _delimiter(first_line: str) -> str:
     return max(_DELIMITERS, key=first_line.count)
 
 
-def _read_header(file: Path) -> tuple[list[str], tuple[str, ...]]:
+def _read_header(file: Path, required: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
     """Column names in lower case, and remarks about columns that mean nothing here."""
     first_line = next(_open_lines(file), "")
     columns = next(csv.reader([first_line], delimiter=_delimiter(first_line)), [])
     header = [column.strip().lower() for column in columns]
     known = "known columns: " + ", ".join(_KNOWN)
-    missing = [column for column in _REQUIRED if column not in header]
+    missing = [column for column in required if column not in header]
     if missing:
         raise InvalidDataset(
             f"{file}, line 1: the column {' and the column '.join(missing)} is missing; found: "
@@ -128,7 +128,8 @@ def _rows(file: Path, header: list[str], problems: Problems) -> Iterator[tuple[i
                 problems.add(line, f"{len(values)} values for {len(header)} columns; quote values with commas")
                 continue
             padded = values + [""] * (len(header) - len(values))
-            yield line, {column: value.strip() for column, value in zip(header, padded, strict=False)}
+            row = {column: value.strip() for column, value in zip(header, padded, strict=False)}
+            yield line, row if "role" in header else {**row, "role": Role.FIELD.value}
     except csv.Error as error:
         raise InvalidDataset(
             f"{file}, line {reader.line_num + 1}: not a CSV table ({error}); look for a stray quotation mark"

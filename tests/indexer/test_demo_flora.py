@@ -177,10 +177,12 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path, workers: int) -> None:
 
 
 _SLOW_RUN = """
+import signal
 import sys
 from pathlib import Path
 from indexer.demo_flora import draw_flora
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     draw_flora(Path(sys.argv[1]), workers=2, image_height=64, on_progress=lambda done, _: print(done, flush=True))
 """
 

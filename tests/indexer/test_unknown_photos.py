@@ -42,6 +42,13 @@ def test_of_a_manifest_sheets_and_known_species_are_left_out(tmp_path: Path) -> 
     assert found.of_known_species == 1
 
 
+def test_a_manifest_without_roles_lists_field_photos(tmp_path: Path) -> None:
+    (tmp_path / "manifest.csv").write_text("path,species_id\n1.jpg,new\n2.jpg,known\n")
+    for name in ("1.jpg", "2.jpg"):
+        (tmp_path / name).write_bytes(b"")
+    assert [p.name for p in list_unknown(tmp_path, [SpeciesId("known")]).files] == ["1.jpg"]
+
+
 @pytest.mark.parametrize("name", [".", "absent"])
 def test_a_place_without_photos_is_said_so(tmp_path: Path, name: str) -> None:
     with pytest.raises(InsufficientData, match="found none"):
