@@ -235,7 +235,7 @@ class _Pair:
                 ece = {group: values["ensemble"][group]["ece"] for group in GROUPS}
                 record.test = Scored(read_answers(result.report), ece, values)
             self._save()
-        if folds and record.folds is None:
+        if folds and record.folds is None and self.config.calibration.folds > 0:
             record.folds = score_folds(load_model(self.home, str(record.model_id), self.compute))
             self._save()
 

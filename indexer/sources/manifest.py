@@ -36,9 +36,9 @@ _Row = dict[str, str]
 def read_manifest(file: Path, *, role_required: bool = True) -> Dataset:
     """The dataset that `file` lists; paths in it are relative to its folder.
 
-    The separator is a comma, semicolon or tab. Raises `InvalidDataset` that names file, line and column,
-    when a required column is missing (of which role may be one that is not required), a value is not allowed, a path leaves the folder, or two lines
-    contradict one another about a species.
+    The separator is a comma, semicolon or tab. Without `role_required` a file without the column role lists field
+    photos. Raises `InvalidDataset` that names file, line and column, when a required column is missing, a value is not
+    allowed, a path leaves the folder, or two lines contradict one another about a species.
     """
     header, notes = _read_header(file, _REQUIRED if role_required else _REQUIRED[:2])
     problems = Problems(file)
