@@ -35,6 +35,21 @@ def tiny_flora(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def imported(tiny_flora: Path, tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """A home with the tiny flora imported and nothing trained. Do not change it."""
+    home = Home(tmp_path_factory.mktemp("imported"))
+    import_dataset(tiny_flora, home)
+    return home
+
+
+@pytest.fixture
+def home(imported: Home, tmp_path: Path) -> Home:
+    """A copy of the imported home that a test may change."""
+    shutil.copytree(imported.root, tmp_path / "home")
+    return Home(tmp_path / "home")
+
+
+@pytest.fixture(scope="session")
 def trained_home(tiny_flora: Path, tmp_path_factory: pytest.TempPathFactory) -> Home:
     """A home with the tiny flora imported, a tiny network trained and an index active. Do not change it."""
     home = Home(tmp_path_factory.mktemp("home"))

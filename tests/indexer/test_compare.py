@@ -47,20 +47,6 @@ PLAIN = recipe("plain")
 OTHER = recipe("other", optimizer={"learning_rate": 1e-2}, calibration={"folds": 1})
 
 
-@pytest.fixture(scope="module")
-def imported(tiny_flora: Path, tmp_path_factory: pytest.TempPathFactory) -> Home:
-    home = Home(tmp_path_factory.mktemp("imported"))
-    import_dataset(tiny_flora, home)
-    return home
-
-
-@pytest.fixture
-def home(imported: Home, tmp_path: Path) -> Home:
-    """A home with images and nothing else."""
-    shutil.copytree(imported.root, tmp_path / "home")
-    return Home(tmp_path / "home")
-
-
 def run(home: Home, recipes: list[Recipe], seeds: list[int], **options: Any) -> list[PairRecord]:
     with Catalogue.open(home) as catalogue:
         return compare(Comparison(home, recipes, seeds, catalogue_facts(catalogue)), catalogue, CPU, **options)

@@ -11,7 +11,6 @@ from tests_support import TINY_CONFIG, write_manifest
 
 from indexer import training_run
 from indexer.build_gallery import build
-from indexer.import_dataset import import_dataset
 from indexer.run_config import RunConfig
 from indexer.run_folder import TrainingRun
 from indexer.training_run import TrainedRun, train
@@ -89,21 +88,6 @@ GATES: dict[str, type[Gate]] = {
     "distance": DistanceGate,
     "fusion": FusionGate,
 }
-
-
-@pytest.fixture(scope="module")
-def imported(tiny_flora: Path, tmp_path_factory: pytest.TempPathFactory) -> Home:
-    """The tiny flora, imported. Do not change it."""
-    home = Home(tmp_path_factory.mktemp("imported"))
-    import_dataset(tiny_flora, home)
-    return home
-
-
-@pytest.fixture
-def home(imported: Home, tmp_path: Path) -> Home:
-    """A copy that a test may change."""
-    shutil.copytree(imported.root, tmp_path / "home")
-    return Home(tmp_path / "home")
 
 
 def config_of(recipe: str) -> RunConfig:

@@ -1,7 +1,6 @@
 """What a run draws: marked, complete, the same after a kill, and never where a figure comes from."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -33,19 +32,6 @@ TRANSLATION: dict[str, Any] = {
     "patches": 16,
     "images_per_species": 2,
 }
-
-
-@pytest.fixture(scope="module")
-def imported_home(tiny_flora: Path, tmp_path_factory: pytest.TempPathFactory) -> Home:
-    home = Home(tmp_path_factory.mktemp("imported"))
-    import_dataset(tiny_flora, home)
-    return home
-
-
-@pytest.fixture
-def home(imported_home: Home, tmp_path: Path) -> Home:
-    shutil.copytree(imported_home.root, tmp_path / "home")
-    return Home(tmp_path / "home")
 
 
 def start(home: Home, catalogue: Catalogue, **changes: Any) -> TrainingRun:
