@@ -105,8 +105,7 @@ def cross_fit_parts(calibration: CalibrationSet) -> NDArray[np.int64]:
 def thinned(calibration: CalibrationSet) -> CalibrationSet:
     """Every k-th photo, so that the table of all species, and the fits on it, stay within `_MOST_CELLS`."""
     stride = -(-calibration.logits.size // _MOST_CELLS) or 1
-    arrays = calibration.arrays()
-    return calibration if stride == 1 else CalibrationSet(**{k: v[::stride] for k, v in arrays.items()})
+    return calibration if stride == 1 else calibration.at(slice(None, None, stride))
 
 
 def group_weights(hidden: NDArray[np.bool_], herbarium_only_share: float) -> NDArray[np.float64]:
@@ -117,7 +116,7 @@ def group_weights(hidden: NDArray[np.bool_], herbarium_only_share: float) -> NDA
     return weights / weights.sum()
 
 
-def _evidence(calibration: CalibrationSet) -> list[tuple[NDArray[np.intp], Evidence]]:
+def evidence_by_fold(calibration: CalibrationSet) -> list[tuple[NDArray[np.intp], Evidence]]:
     """Evidence for the photos of each fold: those with the same seen species."""
     patterns, fold = np.unique(calibration.has_field_photos, axis=0, return_inverse=True)
     parts = []
@@ -130,7 +129,7 @@ def _evidence(calibration: CalibrationSet) -> list[tuple[NDArray[np.intp], Evide
 def _quality(gate: Gate, calibration: CalibrationSet, weights: NDArray[np.float64]) -> tuple[float, float]:
     """Weighted top-1 and negative log-likelihood of a gate's answers."""
     top1 = loss = 0.0
-    for rows, evidence in _evidence(calibration):
+    for rows, evidence in evidence_by_fold(calibration):
         probabilities = gate.probabilities(evidence)
         truth = calibration.truth[rows]
         top1 += float(weights[rows] @ (probabilities.argmax(axis=1) == truth))
@@ -156,7 +155,7 @@ def _fit_distance(
     """The threshold with the best weighted top-1; in the middle of the best stretch, where it is most robust."""
     distances = np.zeros(len(calibration), dtype=np.float64)
     specialist = np.zeros(len(calibration), dtype=np.intp)
-    for rows, evidence in _evidence(calibration):
+    for rows, evidence in evidence_by_fold(calibration):
         distances[rows] = DistanceGate(0.0).distances(evidence)
         specialist[rows] = evidence.logits.argmax(axis=1)
     generalist = calibration.similarities.argmax(axis=1)
@@ -173,7 +172,7 @@ def _fit_fusion(
     calibration: CalibrationSet, weights: NDArray[np.float64], temperatures: tuple[float, float]
 ) -> FusionGate:
     """Weights and penalty with the least weighted negative log-likelihood, drawn slightly to an even pool."""
-    parts = _evidence(calibration)
+    parts = evidence_by_fold(calibration)
     start = np.array([0.5, 0.5, 0.0])
 
     def gate(values: NDArray[np.float64]) -> FusionGate:

@@ -142,8 +142,8 @@ def _unseen_answers(calibration: CalibrationSet, gate: Gate, refit: Refit) -> _U
     for number in range(int(fold.max()) + 1):
         rows = np.flatnonzero(fold == number)
         pattern = calibration.has_field_photos[rows[0]]
-        others = {name: values[fold != number] for name, values in calibration.arrays().items()}
-        gates.append(refit(CalibrationSet(**others)) if len(others["truth"]) >= _MIN_PHOTOS else gate)
+        others = calibration.at(fold != number)
+        gates.append(refit(others) if len(others) >= _MIN_PHOTOS else gate)
         evidence = Evidence(calibration.logits[rows], calibration.similarities[rows], pattern)
         probabilities[rows] = gates[-1].probabilities(evidence)
         first_has_photos[rows] = pattern[probabilities[rows].argmax(axis=1)]

@@ -5,13 +5,12 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.calibrate_gate import cross_fit_parts, fit_gate
+from indexer.calibrate_gate import cross_fit_parts, evidence_by_fold, fit_gate
 from indexer.calibrate_reliability import fit_reliability
 from indexer.compare_record import AnsweredPhotos, Scored
 from indexer.metrics import expected_calibration_error, score_photos
 from models.bundle import CalibrationSet, TrainedModel
 from models.errors import InsufficientData
-from models.gate import Evidence
 
 
 def score_folds(model: TrainedModel) -> Scored:
@@ -33,29 +32,16 @@ def score_folds(model: TrainedModel) -> Scored:
     parts = cross_fit_parts(calibration)
     positions, confidence = np.zeros(len(calibration), dtype=np.int64), np.zeros(len(calibration))
     for part in np.unique(parts):
-        others, rows = _at(calibration, np.flatnonzero(parts != part)), np.flatnonzero(parts == part)
+        others, rows = calibration.at(parts != part), np.flatnonzero(parts == part)
         gate = fit_gate(others, share, kind).gate
         reliability = fit_reliability(others, share, gate, lambda some: fit_gate(some, share, kind).gate).reliability
-        for here, evidence in _evidence(calibration, rows):
+        for within, evidence in evidence_by_fold(calibration.at(rows)):
+            here = rows[within]
             served = reliability.calibrate(gate.probabilities(evidence), evidence.has_field_photos)
             answers = score_photos(served, calibration.truth[here])
             positions[here], confidence[here] = answers.truth_position, answers.confidence
     photos = _photos(calibration, positions, model.metadata["config"]["seed"])
     return Scored(photos, _errors(confidence, positions == 1, calibration.hidden))
-
-
-def _evidence(calibration: CalibrationSet, rows: NDArray[np.intp]) -> list[tuple[NDArray[np.intp], Evidence]]:
-    """The evidence in `rows`, those with the same seen species together."""
-    patterns, group = np.unique(calibration.has_field_photos[rows], axis=0, return_inverse=True)
-    found = []
-    for number, pattern in enumerate(patterns):
-        here = rows[group.reshape(-1) == number]
-        found.append((here, Evidence(calibration.logits[here], calibration.similarities[here], pattern)))
-    return found
-
-
-def _at(calibration: CalibrationSet, rows: NDArray[np.intp]) -> CalibrationSet:
-    return CalibrationSet(*(getattr(calibration, name)[rows] for name in calibration.__dataclass_fields__))
 
 
 def _photos(calibration: CalibrationSet, positions: NDArray[np.int64], seed: int) -> AnsweredPhotos:

@@ -62,6 +62,10 @@ class CalibrationSet:
         """One set of several over the same taxonomy."""
         return cls(*(np.concatenate([getattr(p, name) for p in parts]) for name in cls.__dataclass_fields__))
 
+    def at(self, rows: NDArray[np.bool_] | NDArray[np.intp] | slice) -> "CalibrationSet":
+        """The answers to the photos in `rows`."""
+        return CalibrationSet(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
     def arrays(self) -> dict[str, NDArray[Any]]:
         """By name, for a file."""
         return {name: np.ascontiguousarray(getattr(self, name)) for name in self.__dataclass_fields__}
