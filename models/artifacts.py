@@ -1,10 +1,10 @@
 """Immutable folders on disk: written whole or not at all, verified before anything reads them.
 
 A manifest lists every file with its SHA-256, so that a changed file is refused before a parser of
-FAISS, Parquet or safetensors files sees it. ``active.json`` names the index artifact that is served.
+FAISS, Parquet or safetensors files sees it. A file may be a hard link that several artifacts share: removing one of
+them leaves the others whole. ``active.json`` names the index artifact that is served.
 """
 
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -15,22 +15,31 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from models.durable import remove_stale_staging, replace_file, staging_folder, sync_file, sync_folder
+from models.durable import (
+    remove_stale_staging,
+    replace_file,
+    staging_folder,
+    sync_file,
+    sync_folder,
+)
 from models.errors import BundleCorrupt, BundleError, BundleMissing
 from models.home import Home
 from models.manifest import (
     FORMAT_VERSION,
     INDEX_KIND,
     MODEL_KIND,
+    OLDEST_READABLE_POINTER,
     Artifact,
     FileRecord,
     Metadata,
     artifact_from_manifest,
     check_version,
     manifest_digest,
+    oldest_readable,
     parse_object,
     remedy_for,
 )
+from models.verified_files import hashed, is_known, record_of
 
 __all__ = [
     "FORMAT_VERSION",
@@ -42,12 +51,15 @@ __all__ = [
     "active_artifact_id",
     "folder_of",
     "list_artifacts",
+    "list_incomplete",
+    "previous_artifact_id",
     "read",
     "remove_stale_staging",
     "writing",
 ]
 
 _MANIFEST = "manifest.json"
+_READ_ONLY = 0o444
 _ARTIFACT_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 
 
@@ -57,8 +69,9 @@ def writing(
 ) -> Iterator[Path]:
     """A temporary folder to write files into; on a clean exit it becomes ``parent/<artifact_id>``.
 
-    Every file is fsynced, hashed and read back before the rename; `metadata` may be a function, called
-    at the end. On any exception the folder is removed and nothing appears under the final name.
+    Every file is hashed, fsynced, read back and made read-only before the rename; `metadata` may be a function, called
+    at the end. A hard link of a file that this process has verified is taken over as it is. On any exception the folder
+    is removed and nothing appears under the final name.
 
     Raises `BundleError` when the artifact exists already or the folder holds something other than
     files and folders, or the id is no plain name.
@@ -81,7 +94,8 @@ def writing(
 def read(root: Path, *, kind: str, verify: bool = True) -> Artifact:
     """The artifact in `root`, all its files checked against the manifest: names, sizes and SHA-256.
 
-    `verify=False` leaves out the hashes and must not precede parsing a file.
+    A file that this process has verified before, in this artifact or in another that shares it, is not hashed again.
+    `verify=False` leaves out all hashes and must not precede parsing a file.
 
     Raises `BundleMissing` when there is no such folder and `BundleCorrupt` when the manifest or a file
     is missing, changed, truncated, added, of another kind or of an unknown format version.
@@ -119,15 +133,44 @@ def list_artifacts(parent: Path) -> list[str]:
     )
 
 
-def activate(home: Home, artifact_id: str) -> None:
-    """Make an index artifact the one that is served, after verifying it, in one atomic step.
+def list_incomplete(parent: Path) -> list[str]:
+    """Names of what lies in `parent` and is no complete artifact, sorted; nothing of it is ever served.
+
+    It is still being written, or was left behind by a process that was killed.
+    """
+    if not parent.is_dir():
+        return []
+    return sorted({entry.name for entry in parent.iterdir()} - set(list_artifacts(parent)))
+
+
+def activate(home: Home, artifact_id: str, *, by: str = "") -> None:
+    """Make an index artifact the one that is served, after verifying it, in one atomic step; `by` is for the record.
 
     Raises `BundleMissing` or `BundleCorrupt` as `read` does; the old one then stays active.
     """
     read(folder_of(home.indexes, artifact_id), kind=INDEX_KIND)
     remove_stale_staging(home.root)
-    pointer = {"format_version": FORMAT_VERSION, "artifact_id": artifact_id, "activated_at": _now()}
+    try:
+        before: str | None = active_artifact_id(home)
+    except BundleError:
+        before = None
+    pointer = {
+        "format_version": FORMAT_VERSION,
+        "artifact_id": artifact_id,
+        "activated_at": _now(),
+        "activated_by": by,
+        "previous": before if before != artifact_id else previous_artifact_id(home),
+    }
     replace_file(home.active_pointer, json.dumps(pointer).encode())
+
+
+def previous_artifact_id(home: Home) -> str | None:
+    """Id of the index artifact that was served before the one that is; None where there was none."""
+    try:
+        previous = parse_object(home.active_pointer.read_bytes()).get("previous")
+    except (OSError, ValueError):
+        return None
+    return previous if isinstance(previous, str) and _ARTIFACT_ID.fullmatch(previous) else None
 
 
 def active_artifact_id(home: Home) -> str:
@@ -142,7 +185,7 @@ def active_artifact_id(home: Home) -> str:
         raise BundleMissing(f"no index is active in {home.root}; {remedy}") from None
     except (OSError, ValueError) as error:
         raise BundleCorrupt(f"{home.active_pointer} is unreadable ({error}); {remedy}") from error
-    check_version(pointer, str(home.active_pointer), remedy)
+    check_version(pointer, str(home.active_pointer), remedy, oldest=OLDEST_READABLE_POINTER)
     artifact_id = pointer.get("artifact_id")
     if not isinstance(artifact_id, str) or not _ARTIFACT_ID.fullmatch(artifact_id):
         raise BundleCorrupt(f"{home.active_pointer} names no artifact; {remedy}")
@@ -155,8 +198,7 @@ def _seal(staging: Path, kind: str, artifact_id: str, metadata: Metadata) -> Non
     for name in sorted(_file_names(staging)):
         if name == _MANIFEST:
             raise BundleError(f"{_MANIFEST} is written by voucher itself; choose another file name")
-        sync_file(staging / name)
-        files[name] = asdict(_record(staging / name))
+        files[name] = asdict(_sealed(staging / name))
     body = {
         "kind": kind,
         "artifact_id": artifact_id,
@@ -169,10 +211,21 @@ def _seal(staging: Path, kind: str, artifact_id: str, metadata: Metadata) -> Non
     manifest = json.loads(json.dumps(body, allow_nan=False))
     manifest["digest"] = manifest_digest(manifest)
     (staging / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    (staging / _MANIFEST).chmod(_READ_ONLY)
     sync_file(staging / _MANIFEST)
     for folder in (staging, *(p for p in staging.rglob("*") if p.is_dir())):
         sync_folder(folder)
     _read(staging, kind, artifact_id, verify=True)
+
+
+def _sealed(path: Path) -> FileRecord:
+    """What is in a file that is now durable and read-only, as it was written: reading it back is the next step."""
+    if is_known(path):
+        return record_of(path)
+    record = hashed(path)
+    path.chmod(_READ_ONLY)
+    sync_file(path)
+    return record
 
 
 def _read(root: Path, kind: str, artifact_id: str, *, verify: bool) -> Artifact:
@@ -183,7 +236,7 @@ def _read(root: Path, kind: str, artifact_id: str, *, verify: bool) -> Artifact:
         raise BundleCorrupt(f"{where}: {_MANIFEST} is missing; {remedy}") from None
     except ValueError as error:
         raise BundleCorrupt(f"{where}: {_MANIFEST} is damaged ({error}); {remedy}") from error
-    check_version(manifest, f"{where}: {_MANIFEST}", remedy)
+    check_version(manifest, f"{where}: {_MANIFEST}", remedy, oldest=oldest_readable(kind))
     if manifest.get("digest") != manifest_digest(manifest):
         raise BundleCorrupt(f"{where}: {_MANIFEST} was changed after it was written; {remedy}")
     try:
@@ -211,7 +264,7 @@ def _check_files(artifact: Artifact, where: str, *, verify: bool) -> None:
         if size != expected.bytes:
             raise BundleCorrupt(f"{where}: {name} has {size} bytes instead of {expected.bytes}; {remedy}")
     for name, expected in artifact.files.items() if verify else ():
-        if _record(artifact.root / name) != expected:
+        if record_of(artifact.root / name) != expected:
             raise BundleCorrupt(f"{where}: the content of {name} was changed (SHA-256 does not match); {remedy}")
 
 
@@ -224,12 +277,6 @@ def _file_names(root: Path) -> set[str]:
         if path.is_file():
             names.add(path.relative_to(root).as_posix())
     return names
-
-
-def _record(path: Path) -> FileRecord:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
-        return FileRecord(digest.hexdigest(), os.fstat(file.fileno()).st_size)
 
 
 def _refuse_existing(target: Path) -> None:

@@ -10,9 +10,12 @@ from typing import Any
 
 from models.errors import BundleCorrupt
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MODEL_KIND = "model"
 INDEX_KIND = "index"
+_OLDEST_READABLE = {MODEL_KIND: 2, INDEX_KIND: 3}
+"""Of each kind of artifact. Version 3 changed how an index is laid out, and models not at all."""
+OLDEST_READABLE_POINTER = 2
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _REMEDIES = {
@@ -93,11 +96,9 @@ def manifest_digest(manifest: Metadata) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def check_version(parsed: Metadata, where: str, remedy: str) -> None:
-    """Raises `BundleCorrupt` for a format version that is missing, older or newer than ours."""
+def check_version(parsed: Metadata, where: str, remedy: str, *, oldest: int = FORMAT_VERSION) -> None:
+    """Raises `BundleCorrupt` for a format version that is missing, older than `oldest` or newer than ours."""
     version = parsed.get("format_version")
-    if version == FORMAT_VERSION and type(version) is int:
-        return
     if not isinstance(version, int) or isinstance(version, bool):
         raise BundleCorrupt(f"{where} has no format version; {remedy}")
     if version > FORMAT_VERSION:
@@ -105,9 +106,15 @@ def check_version(parsed: Metadata, where: str, remedy: str) -> None:
             f"{where} is of format version {version}, newer than {FORMAT_VERSION}, which this voucher reads; "
             "update voucher"
         )
-    raise BundleCorrupt(
-        f"{where} is of format version {version}, older than {FORMAT_VERSION}, which this voucher reads; {remedy}"
-    )
+    if version < oldest:
+        raise BundleCorrupt(
+            f"{where} is of format version {version}, older than {oldest}, the oldest that this voucher reads; {remedy}"
+        )
+
+
+def oldest_readable(kind: str) -> int:
+    """The oldest format version of an artifact of this kind that can be read."""
+    return _OLDEST_READABLE.get(kind, FORMAT_VERSION)
 
 
 def remedy_for(kind: str) -> str:

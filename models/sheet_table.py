@@ -1,4 +1,4 @@
-"""Which sheet each row of the index is: the rows of one species lie together, species in sorted order."""
+"""Which sheet each row of a segment is: the rows of one species lie together, species in sorted order."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,8 +11,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from models.errors import BundleCorrupt, UnknownSpecies
+from models.errors import BundleCorrupt
 from models.taxonomy import SpeciesId
+
+SHEET_SCHEMA = pa.schema([("sheet_id", pa.large_string()), ("species_id", pa.large_string())])
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,11 @@ class SheetTable:
                 "sheet_id": pa.array(sheet_ids, pa.large_string()),
             }
         )
+        return cls.order_columns(table)
+
+    @classmethod
+    def order_columns(cls, table: pa.Table) -> tuple["SheetTable", NDArray[np.int64]]:
+        """As `order`, of columns `sheet_id` and `species_id`."""
         by = [("species_id", "ascending"), ("sheet_id", "ascending")]
         order = pc.sort_indices(table, sort_keys=by).to_numpy().astype(np.int64)
         return cls._of_columns(table.take(order)), order
@@ -73,14 +80,32 @@ class SheetTable:
         return len(self._sheet_ids)
 
     def rows_of(self, species_id: SpeciesId) -> range:
-        """Rows of the species' sheets. Raises `UnknownSpecies`."""
+        """Rows of the species' sheets, which may be none."""
         position = self._position.get(species_id)
-        if position is None:
-            raise UnknownSpecies(
-                f"species {species_id!r} is not among the {len(self.species_ids)} of this index; "
-                "import sheets of it and run `voucher build`"
-            )
-        return range(int(self.starts[position]), int(self.starts[position + 1]))
+        return range(0) if position is None else range(int(self.starts[position]), int(self.starts[position + 1]))
+
+    def rows_among(self, sheet_ids: pa.LargeStringArray) -> NDArray[np.int64]:
+        """Rows whose sheet is one of `sheet_ids`, ascending; O(N), but 20 ms for a million rows."""
+        if not len(sheet_ids):
+            return np.zeros(0, dtype=np.int64)
+        found = pc.is_in(self._sheet_ids, value_set=sheet_ids).to_numpy(zero_copy_only=False)
+        return np.flatnonzero(found).astype(np.int64)
+
+    def species_positions(self) -> NDArray[np.int64]:
+        """``(N,)`` position in `species_ids` of every row's species."""
+        counts = np.diff(self.starts)
+        return np.repeat(np.arange(len(counts), dtype=np.int64), counts)
+
+    def columns(self) -> pa.Table:
+        """Columns `sheet_id` and `species_id`, in row order."""
+        species = pa.array(self.species_ids, pa.large_string()).take(pa.array(self.species_positions()))
+        return pa.table({"sheet_id": self._sheet_ids, "species_id": species}, schema=SHEET_SCHEMA)
+
+    def sheet_ids(self, rows: range | NDArray[np.int64]) -> list[str]:
+        """Sheets of some rows."""
+        if isinstance(rows, range):
+            return list(self._sheet_ids.slice(rows.start, len(rows)).to_pylist())
+        return list(self._sheet_ids.take(pa.array(rows)).to_pylist())
 
     def sheet_id(self, row: int) -> str:
         """Sheet of a row."""
@@ -92,22 +117,15 @@ class SheetTable:
 
     def write(self, path: Path) -> None:
         """Write columns `sheet_id` and `species_id`, in row order, as Parquet."""
-        counts = np.diff(self.starts)
-        species = pa.array(self.species_ids, pa.large_string()).take(
-            pa.array(np.repeat(np.arange(len(counts)), counts))
-        )
-        pq.write_table(pa.table({"sheet_id": self._sheet_ids, "species_id": species}), path, compression="zstd")
+        pq.write_table(self.columns(), path, compression="zstd")
 
     @classmethod
     def read(cls, path: Path) -> "SheetTable":
         """The table that `write` wrote. Raises `BundleCorrupt` for any other file."""
         try:
             table = pq.read_table(path, columns=["sheet_id", "species_id"], partitioning=None)
-            return cls._of_columns(table.cast(_SCHEMA))
+            return cls._of_columns(table.cast(SHEET_SCHEMA))
         except (pa.ArrowException, OSError, KeyError, ValueError) as error:
             raise BundleCorrupt(
                 f"{path.name} is no table of sheets ({error}); run `voucher build` to make a new index"
             ) from error
-
-
-_SCHEMA = pa.schema([("sheet_id", pa.large_string()), ("species_id", pa.large_string())])

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from models import artifacts, manifest
-from models.artifacts import activate, active_artifact_id, folder_of, list_artifacts, read, writing
+from models import artifacts, manifest, verified_files
+from models.artifacts import activate, active_artifact_id, folder_of, list_artifacts, list_incomplete, read, writing
 from models.errors import BundleCorrupt, BundleError, BundleMissing
 from models.home import Home
+from models.verified_files import link_or_copy
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 VECTORS = bytes(range(256)) * 20
@@ -36,7 +37,15 @@ def rewrite_manifest(root: Path, *, sign: bool = True, **changes) -> None:
         del content[key]
     if sign:
         content["digest"] = manifest.manifest_digest(content)
+    (root / "manifest.json").chmod(0o644)
     (root / "manifest.json").write_text(json.dumps(content))
+
+
+def make_writable(root: Path) -> None:
+    """Take away the protection of a sealed artifact's files, as whoever damages them must."""
+    for path in root.rglob("*"):
+        if path.is_file():
+            path.chmod(0o644)
 
 
 def everything_in(parent: Path) -> list[str]:
@@ -196,6 +205,7 @@ def test_a_file_that_the_disk_returns_changed_is_not_published(tmp_path, monkeyp
     def corrupting(path):
         wanted(path)
         if path.name == "manifest.json":
+            make_writable(path.parent)
             (path.parent / "vectors.faiss").write_bytes(VECTORS[:-1] + b"\x00")
 
     monkeypatch.setattr(artifacts, "sync_file", corrupting)
@@ -231,8 +241,8 @@ CORRUPTIONS = {
     "manifest truncated": (lambda r: os.truncate(r / "manifest.json", 60), "manifest.json is damaged"),
     "manifest edited": (lambda r: rewrite_manifest(r, sign=False, metadata={"tau": 0.5}), "changed after"),
     "manifest unsigned": (lambda r: rewrite_manifest(r, sign=False, digest=...), "changed after"),
-    "newer version": (lambda r: rewrite_manifest(r, format_version=3), "version 3, newer than 2.*update voucher"),
-    "older version": (lambda r: rewrite_manifest(r, format_version=0), "version 0, older than 2.*voucher build"),
+    "newer version": (lambda r: rewrite_manifest(r, format_version=4), "version 4, newer than 3.*update voucher"),
+    "older version": (lambda r: rewrite_manifest(r, format_version=2), "version 2, older than 3.*voucher build"),
     "no version": (lambda r: rewrite_manifest(r, format_version=...), "no format version"),
     "version of another type": (lambda r: rewrite_manifest(r, format_version=True), "no format version"),
     "other kind": (lambda r: rewrite_manifest(r, kind="model"), "expected a index artifact, found a 'model'"),
@@ -249,6 +259,7 @@ CORRUPTIONS = {
 @pytest.mark.parametrize("corruption", CORRUPTIONS)
 def test_corruption_is_refused_and_named(tmp_path, corruption):
     root = publish(tmp_path)
+    make_writable(root)
     damage, message = CORRUPTIONS[corruption]
     damage(root)
     with pytest.raises(BundleCorrupt, match=message) as caught:
@@ -266,6 +277,7 @@ def test_manifest_that_leads_out_of_its_folder_is_refused(tmp_path, name):
 
 def test_a_changed_byte_anywhere_in_the_manifest_is_refused(tmp_path):
     root = publish(tmp_path)
+    make_writable(root)
     path = root / "manifest.json"
     whole = path.read_bytes()
     layout = {i for i, b in enumerate(whole) if b in b" \n"}
@@ -279,6 +291,7 @@ def test_a_changed_byte_anywhere_in_the_manifest_is_refused(tmp_path):
 
 def test_without_verification_only_names_and_sizes_are_checked(tmp_path):
     root = publish(tmp_path)
+    make_writable(root)
     flip_byte(root / "vectors.faiss")
     assert read(root, kind="index", verify=False).artifact_id == "a1"
     os.truncate(root / "vectors.faiss", 5)
@@ -304,7 +317,7 @@ def test_unreadable_file_is_reported_as_corrupt(tmp_path, monkeypatch):
     def denied(path):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(artifacts, "_record", denied)
+    monkeypatch.setattr(artifacts, "record_of", denied)
     with pytest.raises(BundleCorrupt, match=r"vectors.faiss: Permission denied|head.safetensors: Permission denied"):
         read(root, kind="index")
 
@@ -336,7 +349,8 @@ def test_damaged_or_absent_artifact_is_not_activated(tmp_path):
     home = Home(tmp_path)
     publish(home.indexes, "a1")
     activate(home, "a1")
-    flip_byte(publish(home.indexes, "a2") / "vectors.faiss")
+    make_writable(publish(home.indexes, "a2"))
+    flip_byte(home.indexes / "a2" / "vectors.faiss")
     with pytest.raises(BundleCorrupt):
         activate(home, "a2")
     with pytest.raises(BundleMissing):
@@ -372,10 +386,11 @@ def test_without_activation_the_remedy_is_to_build(tmp_path):
         (b"\xff\x00", "unreadable"),
         (b'"a1"', "unreadable"),
         (b'{"artifact_id": "a1"}', "no format version"),
-        (b'{"format_version": 3, "artifact_id": "a1"}', "newer"),
-        (b'{"format_version": 2}', "names no artifact"),
-        (b'{"format_version": 2, "artifact_id": 7}', "names no artifact"),
-        (b'{"format_version": 2, "artifact_id": "../../a1"}', "names no artifact"),
+        (b'{"format_version": 4, "artifact_id": "a1"}', "newer"),
+        (b'{"format_version": 1, "artifact_id": "a1"}', "older"),
+        (b'{"format_version": 3}', "names no artifact"),
+        (b'{"format_version": 3, "artifact_id": 7}', "names no artifact"),
+        (b'{"format_version": 3, "artifact_id": "../../a1"}', "names no artifact"),
     ],
 )
 def test_unreadable_pointer_is_corrupt(tmp_path, content, message):
@@ -475,3 +490,141 @@ def test_sigkill_before_every_step_of_publishing_leaves_a_valid_active_index(tmp
     assert survivor > 8, "fewer steps than files were counted"
     assert active_artifact_id(Home(tmp_path)) == f"step-{survivor}"
     check_after_kill(Home(tmp_path))
+
+
+# -- what artifacts share
+
+
+@pytest.fixture
+def hashes(monkeypatch):
+    """Names of the files that are hashed, in a process that has hashed none."""
+    verified_files.forget()
+    names = []
+    wanted = verified_files.hashlib.file_digest
+
+    def counting(file, kind):
+        names.append(Path(file.name).name)
+        return wanted(file, kind)
+
+    monkeypatch.setattr(verified_files.hashlib, "file_digest", counting)
+    return names
+
+
+def settle(root: Path) -> None:
+    """Make files old enough to be remembered once they are hashed."""
+    for path in root.rglob("*"):
+        os.utime(path, ns=(10**18, 10**18))
+
+
+def publish_sharing(parent: Path, base: Path, artifact_id: str) -> Path:
+    with writing(parent, kind="index", artifact_id=artifact_id, metadata={}) as folder:
+        link_or_copy(base / "vectors.faiss", folder / "vectors.faiss")
+        (folder / "own").write_bytes(b"own")
+    return parent / artifact_id
+
+
+def test_sealed_files_are_read_only(tmp_path):
+    root = publish(tmp_path)
+    assert {p.stat().st_mode & 0o777 for p in root.rglob("*") if p.is_file()} == {0o444}
+
+
+def test_a_shared_file_is_neither_hashed_nor_synced_again(tmp_path, hashes, monkeypatch):
+    base = publish(tmp_path)
+    settle(base)
+    read(base, kind="index")
+    synced = []
+    wanted = artifacts.sync_file
+    monkeypatch.setattr(artifacts, "sync_file", lambda path: (synced.append(path.name), wanted(path)))
+    hashes.clear()
+    shared = publish_sharing(tmp_path, base, "a2")
+    artifact = read(shared, kind="index")
+    assert artifact.files["vectors.faiss"] == read(base, kind="index").files["vectors.faiss"]
+    assert "vectors.faiss" not in hashes
+    assert set(hashes) == {"own"}
+    assert "vectors.faiss" not in synced
+
+
+def test_a_fresh_process_hashes_everything_and_a_shared_file_once(tmp_path, hashes):
+    base = publish(tmp_path)
+    shared = publish_sharing(tmp_path, base, "a2")
+    settle(base)
+    verified_files.forget()
+    hashes.clear()
+    read(base, kind="index")
+    read(shared, kind="index")
+    assert hashes.count("vectors.faiss") == 1
+
+
+def test_damage_to_a_shared_file_is_refused_in_both_by_a_fresh_process(tmp_path, hashes):
+    base = publish(tmp_path)
+    shared = publish_sharing(tmp_path, base, "a2")
+    make_writable(base)
+    flip_byte(base / "vectors.faiss")
+    settle(base)
+    verified_files.forget()
+    for root in (base, shared):
+        with pytest.raises(BundleCorrupt, match=r"vectors\.faiss was changed"):
+            read(root, kind="index")
+
+
+def test_removing_an_artifact_leaves_what_others_share_with_it(tmp_path):
+    base = publish(tmp_path)
+    shared = publish_sharing(tmp_path, base, "a2")
+    shutil.rmtree(base)
+    assert read(shared, kind="index").path("vectors.faiss").read_bytes() == VECTORS
+
+
+def test_a_file_is_read_back_from_the_disk_even_if_it_was_written_long_ago(tmp_path, hashes):
+    with writing(tmp_path, kind="index", artifact_id="a1", metadata={}) as folder:
+        (folder / "vectors.faiss").write_bytes(VECTORS)
+        settle(folder)
+    assert hashes.count("vectors.faiss") == 2
+
+
+# -- incomplete artifacts, and who activated what
+
+
+def test_what_is_no_complete_artifact_is_listed_apart(tmp_path):
+    assert list_incomplete(tmp_path / "absent") == []
+    publish(tmp_path, "whole")
+    (tmp_path / "no-manifest").mkdir()
+    shutil.copytree(tmp_path / "whole", tmp_path / ".staging-c-1-00000000")
+    with writing(tmp_path, kind="index", artifact_id="now", metadata={}) as folder:
+        assert list_incomplete(tmp_path) == sorted([".staging-c-1-00000000", folder.name, "no-manifest"])
+    assert list_incomplete(tmp_path) == [".staging-c-1-00000000", "no-manifest"]
+
+
+def test_the_pointer_names_who_activated_and_what_was_served_before(tmp_path):
+    home = Home(tmp_path)
+    for name in ("a1", "a2"):
+        publish(home.indexes, name)
+
+    def pointer(artifact_id, by=None):
+        activate(home, artifact_id, by=by)
+        content = json.loads(home.active_pointer.read_text())
+        return content["artifact_id"], content["activated_by"], content["previous"]
+
+    assert pointer("a1") == ("a1", None, None)
+    assert pointer("a2", "Linné") == ("a2", "Linné", "a1")
+    assert pointer("a2") == ("a2", None, "a1")
+    assert pointer("a1") == ("a1", None, "a2")
+    home.active_pointer.write_bytes(b"{")
+    assert pointer("a2") == ("a2", None, None)
+
+
+def test_models_of_the_version_before_are_read_and_indexes_are_not(tmp_path):
+    model, index = publish(tmp_path, "m", "model"), publish(tmp_path, "i", "index")
+    for root in (model, index):
+        rewrite_manifest(root, format_version=2)
+    assert read(model, kind="model").artifact_id == "m"
+    with pytest.raises(BundleCorrupt, match=r"version 2, older than 3.*voucher build"):
+        read(index, kind="index")
+    rewrite_manifest(model, format_version=1)
+    with pytest.raises(BundleCorrupt, match=r"version 1, older than 2.*voucher train"):
+        read(model, kind="model")
+
+
+def test_a_pointer_of_the_version_before_is_followed(tmp_path):
+    home = Home(tmp_path)
+    home.active_pointer.write_bytes(b'{"format_version": 2, "artifact_id": "a1"}')
+    assert active_artifact_id(home) == "a1"

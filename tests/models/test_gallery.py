@@ -1,73 +1,26 @@
-import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-import faiss
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from gallery_support import SPACE, batch, random_gallery, random_metric, unit_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import load_file, save_file
 
-from models import gallery as gallery_module
-from models.compute import Compute
-from models.errors import (
-    BundleCorrupt,
-    BundleError,
-    EmbeddingSpaceMismatch,
-    InsufficientData,
-    InvalidConfig,
-    UnknownSpecies,
-)
+from models.errors import InsufficientData, UnknownSheet, UnknownSpecies
 from models.gallery import Gallery
-from models.metric import Metric
-from models.retrieval import EmbeddingBatch
-
-SPACE = "space-1"
-
-
-def unit_rows(rng: np.random.Generator, count: int, dimensions: int) -> np.ndarray:
-    vectors = rng.standard_normal((count, dimensions)).astype(np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-
-def batch(vectors, keys=None) -> EmbeddingBatch:
-    vectors = np.asarray(vectors, dtype=np.float32)
-    return EmbeddingBatch(vectors, tuple(keys or (f"sheet{i:04d}" for i in range(len(vectors)))), SPACE)
-
-
-def random_gallery(seed=0, count=40, dimensions=16, species=7):
-    """A gallery whose sheets come in no order, with the vectors and species by sheet id."""
-    rng = np.random.default_rng(seed)
-    vectors = unit_rows(rng, count, dimensions)
-    keys = [f"sheet{i:04d}" for i in rng.permutation(count)]
-    names = [f"species{i}" for i in rng.integers(0, species, count)]
-    built = Gallery.build(batch(vectors, keys), names)
-    return built, dict(zip(keys, vectors, strict=True)), dict(zip(keys, names, strict=True))
-
-
-@pytest.fixture
-def saved(tmp_path):
-    built, _, _ = random_gallery()
-    built.save(tmp_path)
-    return tmp_path
-
-
-def load(folder, **options):
-    return Gallery.load(folder, expected_space_id=SPACE, **options)
-
 
 # -- building
 
 
-def test_rows_are_ordered_by_species_then_sheet():
+def test_sheets_are_ordered_by_species_then_sheet():
     built = Gallery.build(batch(np.eye(5), ["e", "d", "c", "b", "a"]), ["2", "10", "2", "1", "10"])
-    assert [built.sheet_at(i) for i in range(5)] == [("b", "1"), ("a", "10"), ("d", "10"), ("c", "2"), ("e", "2")]
+    assert built.sheet_columns().to_pydict() == {
+        "sheet_id": ["b", "a", "d", "c", "e"],
+        "species_id": ["1", "10", "10", "2", "2"],
+    }
     assert built.species_ids == ("1", "10", "2")
-    assert built.rows_of("10") == range(1, 3)
-    np.testing.assert_array_equal(built.sheet_vectors(0, 5), np.eye(5)[[3, 4, 1, 2, 0]])
+    np.testing.assert_array_equal(built.vectors_for(["b", "a", "d", "c", "e"]), np.eye(5)[[3, 4, 1, 2, 0]])
     assert (built.sheet_count, built.dimensions, built.space_id) == (5, 5, SPACE)
 
 
@@ -119,13 +72,6 @@ def test_sheet_that_appears_twice_is_refused():
 def test_keys_and_species_that_do_not_fit_are_refused(keys, species):
     with pytest.raises(ValueError, match=r"species for|empty"):
         Gallery.build(batch(np.eye(2), keys), species)
-
-
-def test_more_rows_than_a_block_arrive_whole(monkeypatch):
-    monkeypatch.setattr(gallery_module, "_BLOCK_ROWS", 3)
-    built, vectors, _ = random_gallery(count=10)
-    for row in range(10):
-        np.testing.assert_array_equal(built.sheet_vectors(row, 1)[0], vectors[built.sheet_at(row)[0]])
 
 
 # -- searching
@@ -265,17 +211,23 @@ def test_species_without_sheets_is_unknown():
         built.supporting_sheets(unit_rows(np.random.default_rng(0), 1, 16)[0], "absent", 1)
 
 
-@pytest.mark.parametrize(("start", "count"), [(-1, 1), (0, 41), (40, 1), (0, -1)])
-def test_rows_outside_the_gallery_are_refused(start, count):
-    built, _, _ = random_gallery()
-    with pytest.raises(IndexError):
-        built.sheet_vectors(start, count)
+def test_vectors_of_a_species_come_with_their_sheets_in_order():
+    built, vectors, species_of = random_gallery()
+    for species_id in built.species_ids:
+        sheets, found = built.vectors_of(species_id)
+        assert list(sheets) == sorted(key for key, species in species_of.items() if species == species_id)
+        np.testing.assert_array_equal(found, [vectors[key] for key in sheets])
+    with pytest.raises(UnknownSpecies):
+        built.vectors_of("absent")
 
 
-@pytest.mark.parametrize("row", [-1, 40])
-def test_sheet_outside_the_gallery_is_refused(row):
-    with pytest.raises(IndexError):
-        random_gallery()[0].sheet_at(row)
+def test_vectors_for_sheets_come_in_the_order_asked_for():
+    built, vectors, _ = random_gallery()
+    asked = [*sorted(vectors, reverse=True)[:7], "sheet0001", "sheet0001"]
+    np.testing.assert_array_equal(built.vectors_for(asked), [vectors[key] for key in asked])
+    assert built.vectors_for([]).shape == (0, 16)
+    with pytest.raises(UnknownSheet, match=r"'absent'.*voucher build"):
+        built.vectors_for(["sheet0001", "absent"])
 
 
 def test_prototype_matrix_cannot_be_changed_by_its_readers():
@@ -287,30 +239,17 @@ def test_prototype_matrix_cannot_be_changed_by_its_readers():
 # -- comparing in a metric
 
 
-def random_metric(dimensions=16, seed=4) -> Metric:
-    """An arbitrary metric, other for photos than for sheets."""
-    rng = np.random.default_rng(seed)
-    centres = 0.2 * rng.standard_normal((2, dimensions))
-    scales = rng.uniform(0.3, 2.0, (2, dimensions))
-    matrix = np.eye(dimensions) + 0.3 * rng.standard_normal((dimensions, dimensions))
-    return Metric(*(part.astype(np.float32) for part in (centres, scales, matrix)))
-
-
 def slowly_mapped(metric, vectors, position):
     """Unit float64 rows in the metric; position 0 is of sheets, 1 of photos."""
     moved = [((v - metric.centres[position]) / metric.scales[position]) @ metric.matrix for v in np.float64(vectors)]
     return np.array([v / np.linalg.norm(v) for v in moved])
 
 
-def gallery_in_a_metric(metric, count=40, species=7):
+def gallery_in_a_metric(metric):
     """As `random_gallery`, with the sheets' vectors in the metric and their species by sheet id."""
-    rng = np.random.default_rng(0)
-    vectors = unit_rows(rng, count, metric.dimensions)
-    keys = [f"sheet{i:04d}" for i in rng.permutation(count)]
-    names = [f"species{i}" for i in rng.integers(0, species, count)]
-    built = Gallery.build(batch(vectors, keys), names, metric=metric)
-    mapped = slowly_mapped(metric, vectors, 0)
-    return built, dict(zip(keys, mapped, strict=True)), dict(zip(keys, names, strict=True))
+    built, vectors, species = random_gallery(dimensions=metric.dimensions, metric=metric)
+    mapped = slowly_mapped(metric, list(vectors.values()), 0)
+    return built, dict(zip(vectors, mapped, strict=True)), species
 
 
 def test_prototypes_are_unit_means_in_the_metric():
@@ -347,7 +286,8 @@ def test_supporting_sheets_are_the_best_in_the_metric():
 def test_sheets_are_kept_and_searched_as_they_were_embedded():
     plain, _, _ = random_gallery()
     built, _, _ = gallery_in_a_metric(random_metric())
-    np.testing.assert_array_equal(built.sheet_vectors(0, 40), plain.sheet_vectors(0, 40))
+    sheets = plain.sheet_columns()["sheet_id"].to_pylist()
+    np.testing.assert_array_equal(built.vectors_for(sheets), plain.vectors_for(sheets))
     asked = unit_rows(np.random.default_rng(1), 3, 16)
     assert built.nearest_sheets(asked, 5) == plain.nearest_sheets(asked, 5)
 
@@ -356,306 +296,3 @@ def test_without_a_metric_cosines_are_taken_of_the_embeddings():
     built, _, _ = random_gallery()
     np.testing.assert_array_equal(built.metric.matrix, np.eye(16))
     np.testing.assert_array_equal(built.metric.centres, np.zeros((2, 16)))
-
-
-# -- saving and loading
-
-
-def test_the_metric_is_stored_with_the_gallery(tmp_path):
-    metric = random_metric()
-    built, _, _ = gallery_in_a_metric(metric)
-    built.save(tmp_path)
-    loaded = load(tmp_path)
-    for name, part in metric.arrays().items():
-        np.testing.assert_array_equal(loaded.metric.arrays()[name], part)
-    asked = unit_rows(np.random.default_rng(1), 5, 16)
-    np.testing.assert_allclose(loaded.prototype_similarities(asked), built.prototype_similarities(asked), atol=1e-6)
-    species_id = built.species_ids[0]
-    found, expected = (g.supporting_sheets(asked[0], species_id, 3) for g in (loaded, built))
-    assert [m.sheet_id for m in found] == [m.sheet_id for m in expected]
-    assert [m.similarity for m in found] == pytest.approx([m.similarity for m in expected], abs=1e-6)
-
-
-@pytest.mark.parametrize("memory_map", [True, False])
-def test_loaded_gallery_equals_the_saved_one(tmp_path, memory_map):
-    built, _, _ = random_gallery(count=300, dimensions=33, species=20)
-    built.save(tmp_path)
-    loaded = load(tmp_path, memory_map=memory_map)
-    assert (loaded.space_id, loaded.dimensions, loaded.sheet_count) == (SPACE, 33, 300)
-    assert loaded.species_ids == built.species_ids
-    assert [loaded.sheet_at(i) for i in range(300)] == [built.sheet_at(i) for i in range(300)]
-    np.testing.assert_array_equal(loaded.sheet_vectors(0, 300), built.sheet_vectors(0, 300))
-    np.testing.assert_array_equal(loaded.prototype_matrix(), built.prototype_matrix())
-    assert [p.sheet_count for p in loaded.prototypes()] == [p.sheet_count for p in built.prototypes()]
-    # More than 20 queries at once take FAISS's matrix-product path, fewer its plain one.
-    for asked in (unit_rows(np.random.default_rng(1), 3, 33), unit_rows(np.random.default_rng(2), 40, 33)):
-        np.testing.assert_allclose(loaded.prototype_similarities(asked), built.prototype_similarities(asked), atol=1e-6)
-        for found, expected in zip(loaded.nearest_sheets(asked, 7), built.nearest_sheets(asked, 7), strict=True):
-            assert [m.sheet_id for m in found] == [m.sheet_id for m in expected]
-            assert [m.similarity for m in found] == pytest.approx([m.similarity for m in expected], abs=1e-6)
-
-
-def test_memory_mapped_sheets_are_not_copied(saved):
-    assert not load(saved, memory_map=True)._sheets.codes.is_owned
-    assert load(saved, memory_map=False)._sheets.codes.is_owned
-
-
-def test_faiss_without_mapping_of_flat_indexes_loads_all_the_same(saved, monkeypatch):
-    monkeypatch.delattr(faiss, "IO_FLAG_MMAP_IFC")
-    monkeypatch.delattr(faiss, "set_deserialization_vector_byte_limit")
-    assert load(saved, memory_map=True).sheet_count == 40
-
-
-def test_reading_limits_hold_while_reading_and_are_put_back(saved, monkeypatch):
-    before = faiss.get_deserialization_vector_byte_limit(), faiss.get_deserialization_loop_limit()
-    seen = []
-    wanted = faiss.read_index
-
-    def watching(path, flags):
-        seen.append(faiss.get_deserialization_vector_byte_limit())
-        return wanted(path, flags)
-
-    monkeypatch.setattr(faiss, "read_index", watching)
-    load(saved)
-    assert seen == [
-        (saved / "sheets.faiss").stat().st_size + 1,
-        (saved / "prototypes.faiss").stat().st_size + 1,
-    ]
-    assert (faiss.get_deserialization_vector_byte_limit(), faiss.get_deserialization_loop_limit()) == before
-
-
-def test_another_space_is_refused(saved):
-    with pytest.raises(EmbeddingSpaceMismatch, match=r"space-1.*space-2.*voucher build"):
-        Gallery.load(saved, expected_space_id="space-2")
-
-
-def test_write_failure_is_a_bundle_error(tmp_path):
-    built, _, _ = random_gallery()
-    with pytest.raises(BundleError, match="cannot write the index"):
-        built.save(tmp_path / "absent")
-
-
-def edit(path, **changes):
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-
-def flip(path, at, bits=0x55):
-    content = bytearray(path.read_bytes())
-    content[at] ^= bits
-    path.write_bytes(content)
-
-
-def edit_table(folder, change):
-    table = pq.read_table(folder / "sheets.parquet")
-    pq.write_table(change(table), folder / "sheets.parquet")
-
-
-def write_flat(path, index, count, dimensions=16):
-    index.add(unit_rows(np.random.default_rng(0), count, dimensions))
-    faiss.write_index(index, str(path))
-
-
-def edit_metric(folder, **changes):
-    arrays = {**load_file(folder / "metric.safetensors"), **changes}
-    save_file({name: array for name, array in arrays.items() if array is not None}, folder / "metric.safetensors")
-
-
-def spoil_prototypes(folder, value):
-    index = faiss.IndexFlatIP(16)
-    vectors = unit_rows(np.random.default_rng(0), 7, 16)
-    vectors[3, 5] = value
-    index.add(vectors)
-    faiss.write_index(index, str(folder / "prototypes.faiss"))
-
-
-INCONSISTENCIES = {
-    "no description": lambda f: (f / "gallery.json").unlink(),
-    "description garbled": lambda f: (f / "gallery.json").write_bytes(b"{"),
-    "description a list": lambda f: (f / "gallery.json").write_text("[]"),
-    "no space": lambda f: edit(f / "gallery.json", space_id=""),
-    "negative count": lambda f: edit(f / "gallery.json", sheet_count=-1),
-    "count a string": lambda f: edit(f / "gallery.json", species_count="7"),
-    "wrong count": lambda f: edit(f / "gallery.json", sheet_count=39),
-    "wrong dimensions": lambda f: edit(f / "gallery.json", dimensions=15),
-    "huge dimensions": lambda f: edit(f / "gallery.json", dimensions=10**30),
-    "no table": lambda f: (f / "sheets.parquet").unlink(),
-    "table garbled": lambda f: (f / "sheets.parquet").write_bytes(b"PAR1nonsense"),
-    "table truncated": lambda f: (f / "sheets.parquet").write_bytes((f / "sheets.parquet").read_bytes()[:-9]),
-    "table of another gallery": lambda f: (f / "sheets.parquet").write_bytes(other_table(f)),
-    "table lacks a row": lambda f: edit_table(f, lambda t: t.slice(1)),
-    "table empty": lambda f: edit_table(f, lambda t: t.slice(0, 0)),
-    "table out of order": lambda f: edit_table(f, lambda t: t.take(pa.array([1, 0, *range(2, 40)]))),
-    "species out of order": lambda f: edit_table(f, lambda t: t.take(pa.array(range(39, -1, -1)))),
-    "table repeats a row": lambda f: edit_table(f, lambda t: t.take(pa.array([0, 0, *range(2, 40)]))),
-    "table lacks a column": lambda f: edit_table(f, lambda t: t.drop_columns(["species_id"])),
-    "table has nulls": lambda f: edit_table(
-        f, lambda t: t.set_column(0, "sheet_id", pa.array([None] * 40, pa.large_string()))
-    ),
-    "table of numbers": lambda f: edit_table(
-        f, lambda t: t.set_column(0, "sheet_id", pa.array([[1]] * 40, pa.list_(pa.int64())))
-    ),
-    "no sheets": lambda f: (f / "sheets.faiss").unlink(),
-    "sheets empty": lambda f: (f / "sheets.faiss").write_bytes(b""),
-    "sheets truncated": lambda f: (f / "sheets.faiss").write_bytes((f / "sheets.faiss").read_bytes()[:-400]),
-    "sheets cut by a byte": lambda f: (f / "sheets.faiss").write_bytes((f / "sheets.faiss").read_bytes()[:-1]),
-    "sheets of another magic": lambda f: flip(f / "sheets.faiss", 0),
-    "sheets of other dimensions": lambda f: flip(f / "sheets.faiss", 4),
-    "sheets of another count": lambda f: flip(f / "sheets.faiss", 8),
-    "sheets of another metric": lambda f: flip(f / "sheets.faiss", 33),
-    "sheets compared by distance": lambda f: flip(f / "sheets.faiss", 33, 1),
-    "sheets of another size": lambda f: flip(f / "sheets.faiss", 37),
-    "sheets by distance": lambda f: write_flat(f / "sheets.faiss", faiss.IndexFlatL2(16), 40),
-    "sheets too few": lambda f: write_flat(f / "sheets.faiss", faiss.IndexFlatIP(16), 39),
-    "sheets of another kind": lambda f: write_flat(f / "sheets.faiss", faiss.IndexHNSWFlat(16, 4), 40),
-    "prototypes too many": lambda f: write_flat(f / "prototypes.faiss", faiss.IndexFlatIP(16), 8),
-    "prototypes swapped": lambda f: (f / "prototypes.faiss").write_bytes((f / "sheets.faiss").read_bytes()),
-    "prototypes not a number": lambda f: spoil_prototypes(f, np.nan),
-    "prototypes infinite": lambda f: spoil_prototypes(f, np.inf),
-    "prototypes not unit": lambda f: spoil_prototypes(f, 3.0),
-    "no metric": lambda f: (f / "metric.safetensors").unlink(),
-    "metric empty": lambda f: (f / "metric.safetensors").write_bytes(b""),
-    "metric garbled": lambda f: (f / "metric.safetensors").write_bytes(b"\xff" * 400),
-    "metric truncated": lambda f: (f / "metric.safetensors").write_bytes((f / "metric.safetensors").read_bytes()[:-9]),
-    "metric of other dimensions": lambda f: edit_metric(f, **Metric.cosine(15).arrays()),
-    "metric with too small a matrix": lambda f: edit_metric(f, matrix=np.eye(15, dtype=np.float32)),
-    "metric of one role": lambda f: edit_metric(f, centres=np.zeros((1, 16), np.float32)),
-    "metric lacks its scales": lambda f: edit_metric(f, scales=None),
-    "metric has a part too many": lambda f: edit_metric(f, colour=np.zeros(3, np.float32)),
-    "metric in float64": lambda f: edit_metric(f, matrix=np.eye(16)),
-    "metric not a number": lambda f: edit_metric(f, matrix=np.full((16, 16), np.nan, np.float32)),
-    "metric divides by zero": lambda f: edit_metric(f, scales=np.zeros((2, 16), np.float32)),
-}
-
-
-def other_table(folder):
-    other, _, _ = random_gallery(seed=5, count=30)
-    (folder / "other").mkdir()
-    other.save(folder / "other")
-    return (folder / "other" / "sheets.parquet").read_bytes()
-
-
-@pytest.mark.parametrize("memory_map", [True, False])
-@pytest.mark.parametrize("inconsistency", INCONSISTENCIES)
-def test_files_that_are_damaged_or_do_not_fit_are_refused(saved, inconsistency, memory_map):
-    INCONSISTENCIES[inconsistency](saved)
-    with pytest.raises(BundleCorrupt, match="voucher build"):
-        load(saved, memory_map=memory_map)
-
-
-@pytest.mark.parametrize("memory_map", [True, False])
-def test_every_byte_of_the_faiss_header_is_checked_or_without_effect(saved, memory_map):
-    path = saved / "sheets.faiss"
-    whole = path.read_bytes()
-    expected = load(saved).sheet_vectors(0, 40)
-    refused = 0
-    for at in range(len(whole) - 40 * 16 * 4):
-        flip(path, at)
-        try:
-            np.testing.assert_array_equal(load(saved, memory_map=memory_map).sheet_vectors(0, 40), expected)
-        except BundleCorrupt:
-            refused += 1
-        path.write_bytes(whole)
-    assert refused >= 25
-
-
-# -- FAISS packages and GPUs
-
-
-def distributions(*names):
-    class Distribution:
-        def __init__(self, name):
-            self.metadata = {"Name": name}
-
-    return lambda: [Distribution(name) for name in (*names, "numpy", None)]
-
-
-def test_two_faiss_packages_are_refused_before_anything_is_built_or_loaded(saved, monkeypatch):
-    built, _, _ = random_gallery()
-    monkeypatch.setattr(gallery_module.importlib.metadata, "distributions", distributions("faiss-cpu", "faiss_gpu"))
-    gallery_module.require_one_faiss.cache_clear()
-    with pytest.raises(InvalidConfig, match=r"faiss-cpu and faiss-gpu, .* uninstall"):
-        Gallery.build(batch(np.eye(2)), ["a", "b"])
-    with pytest.raises(InvalidConfig, match="faiss-cpu and faiss-gpu"):
-        load(saved)
-    with pytest.raises(InvalidConfig, match="faiss-cpu and faiss-gpu"):
-        Gallery(SPACE, built._table, built._sheets, built._prototypes, built.metric, built._sheet_norms, None)
-
-
-@pytest.mark.parametrize("name", ["faiss-cpu", "faiss_gpu", "faiss-gpu-cuvs"])
-def test_one_faiss_package_is_accepted(monkeypatch, name):
-    monkeypatch.setattr(gallery_module.importlib.metadata, "distributions", distributions(name))
-    gallery_module.require_one_faiss.cache_clear()
-    assert random_gallery()[0].sheet_count == 40
-    assert gallery_module.installed_faiss_packages() == [name.replace("_", "-")]
-
-
-def test_faiss_without_gpus_searches_on_the_cpu(monkeypatch, caplog):
-    caplog.set_level("INFO")
-    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 0)
-    built = Gallery.build(batch(np.eye(3)), ["a", "b", "c"], compute=Compute("cuda:0", None))
-    assert built.nearest_prototypes(np.eye(3, dtype=np.float32)[1:2], 1) == [[("b", 1.0)]]
-    assert "searching on the CPU" in caplog.text
-
-
-def test_on_a_gpu_machine_a_copy_is_searched_and_large_k_goes_to_the_master(monkeypatch):
-    """The choice between the two, with stand-ins for FAISS's GPU calls."""
-    calls = []
-
-    class Resources:
-        def setTempMemory(self, size):  # noqa: N802 - FAISS's name
-            calls.append(("scratch", size))
-
-    class Copy:
-        def __init__(self, index):
-            self.index = index
-
-        def search(self, queries, k):
-            calls.append(("gpu", k))
-            similarities, rows = self.index.search(queries, k)
-            # What FAISS returns where it finds less than k.
-            return np.c_[similarities, [[-3e38]]], np.c_[rows, [[-1]]]
-
-    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 2)
-    monkeypatch.setattr(faiss, "StandardGpuResources", Resources, raising=False)
-    monkeypatch.setattr(faiss, "index_cpu_to_gpu", lambda r, device, index: Copy(index), raising=False)
-    monkeypatch.setattr(gallery_module, "_GPU_MAX_K", 4)
-    built = Gallery.build(batch(np.eye(8)), list("abcdefgh"), compute=Compute("cuda:1", None))
-    query = np.eye(8, dtype=np.float32)[:1]
-    (found,) = built.nearest_sheets(query, 4)
-    assert (found[0].sheet_id, len(found)) == ("sheet0000", 4)
-    assert len(built.nearest_prototypes(query, 5)[0]) == 5
-    assert calls == [("scratch", gallery_module._GPU_SCRATCH_BYTES), ("gpu", 4)]
-
-
-@pytest.mark.gpu
-def test_gpu_search_equals_cpu_search(tmp_path):
-    if not getattr(faiss, "get_num_gpus", int)():
-        pytest.skip("no CUDA device, or faiss-cpu")
-    rng = np.random.default_rng(0)
-    vectors = unit_rows(rng, 5000, 64)
-    names = [f"species{i % 300}" for i in range(5000)]
-    on_cpu = Gallery.build(batch(vectors), names)
-    on_gpu = Gallery.build(batch(vectors), names, compute=Compute.resolve("cuda:0"))
-    asked = unit_rows(rng, 50, 64)
-    for k in (1, 10, 3000, 6000):
-        for found, expected in zip(on_gpu.nearest_sheets(asked, k), on_cpu.nearest_sheets(asked, k), strict=True):
-            assert [m.similarity for m in found] == pytest.approx([m.similarity for m in expected], abs=1e-4)
-    for found, expected in zip(on_gpu.nearest_prototypes(asked, 5), on_cpu.nearest_prototypes(asked, 5), strict=True):
-        assert [c for _, c in found] == pytest.approx([c for _, c in expected], abs=1e-4)
-    on_gpu.save(tmp_path)
-    np.testing.assert_array_equal(load(tmp_path).sheet_vectors(0, 5000), on_cpu.sheet_vectors(0, 5000))
-
-
-@pytest.fixture(autouse=True)
-def _forget_which_faiss_was_found():
-    yield
-    gallery_module.require_one_faiss.cache_clear()
-
-
-def test_a_metric_without_dimensions_is_corrupt(tmp_path):
-    built = Gallery.build(batch(np.eye(3)), ["1", "2", "3"])
-    built.save(tmp_path)
-    arrays = {**built.metric.arrays(), "centres": np.zeros((), np.float32), "sheet_norms": np.ones(3, np.float32)}
-    save_file(arrays, tmp_path / "metric.safetensors")
-    with pytest.raises(BundleCorrupt):
-        Gallery.load(tmp_path, expected_space_id=SPACE)
