@@ -41,8 +41,9 @@ def import_dataset(
     on_conflict: Literal["error", "skip"] = "error",
     workers: int | None = None,
     on_progress: Progress | None = None,
+    actor: str = "voucher",
 ) -> ImportReport:
-    """What was added, found again, left out and why.
+    """What was added, found again, left out and why; in the catalogue's history `actor` has done it.
 
     Unusable files are reported and the rest is imported. A killed or failed import leaves the catalogue as
     it was; files it has stored by then are found and used by the next. `on_progress` receives the number of
@@ -63,9 +64,9 @@ def import_dataset(
             )
         duplicate_count, duplicates = staging.duplicates(LISTED_AT_MOST)
         with Catalogue.open(home, create=True) as catalogue:
-            with catalogue.writing() as writer:
+            with catalogue.writing(actor=actor, action="import") as writer:
                 added_species, updated_species = writer.put_species(dataset.species)
-                merged = _merge(writer, staging, dataset, on_conflict)
+                merged = _merge(writer, catalogue.image_store, staging, dataset, on_conflict)
             by_species = _by_species(catalogue, dataset)
     return ImportReport(
         layout=dataset.layout,
@@ -79,6 +80,7 @@ def import_dataset(
         rejected=rejected,
         conflict_count=merged.conflict_count,
         conflicts=tuple(merged.conflicts),
+        already_removed=merged.already_removed,
         by_species=by_species,
         notes=dataset.notes,
         seconds=time.monotonic() - started,
@@ -89,7 +91,7 @@ def _stage(dataset: Dataset, home: Home, staging: Staging, workers: int, on_prog
     """Read, check and store every image, and note the findings in the dataset's order."""
     store = ImageStore(home.images)
     store.sweep()
-    catalogue = Catalogue.open(home) if home.catalogue_file.exists() else None
+    catalogue = Catalogue.open(home) if Catalogue.exists(home) else None
     root = dataset.root.resolve()
     executor = ThreadPoolExecutor(workers, thread_name_prefix="import")
     try:
@@ -160,13 +162,17 @@ def _existing_file(path: Path, root: Path) -> Path:
 
 
 def _merge(
-    writer: CatalogueWriter, staging: Staging, dataset: Dataset, on_conflict: Literal["error", "skip"]
+    writer: CatalogueWriter,
+    store: ImageStore,
+    staging: Staging,
+    dataset: Dataset,
+    on_conflict: Literal["error", "skip"],
 ) -> Merged:
-    """Enter the staged images. Raises `InvalidDataset`, which undoes the transaction."""
+    """Enter the staged images. Raises `InvalidDataset` and `CatalogueError`, which undo the transaction."""
     count, conflicts = staging.conflicts(LISTED_AT_MOST)
     merged = Merged(conflict_count=count, conflicts=list(conflicts))
     for chunk in in_chunks(staging.images(), _CHUNK_IMAGES):
-        merge_chunk(writer, chunk, dataset.told, merged)
+        merge_chunk(writer, store, chunk, dataset.told, merged)
     if merged.conflict_count and on_conflict == "error":
         raise InvalidDataset(_conflict_message(merged.conflict_count, merged.conflicts))
     if torn := writer.torn_plants(_CONFLICTS_SHOWN):

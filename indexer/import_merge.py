@@ -7,6 +7,8 @@ from typing import Any
 from indexer.import_report import LISTED_AT_MOST, Conflict, Duplicate
 from indexer.import_staging import StagedImage, contradiction
 from models.catalogue_writer import CatalogueWriter, KnownImage, TornPlant
+from models.errors import CatalogueError
+from models.image_store import ImageStore
 from models.specimens import FieldPhoto, Role, Sheet
 
 
@@ -18,16 +20,24 @@ class Merged:
     field_photos: int = 0
     updated: int = 0
     already_present: int = 0
+    already_removed: int = 0
     duplicate_count: int = 0
     duplicates: list[Duplicate] = field(default_factory=list)
     conflict_count: int = 0
     conflicts: list[Conflict] = field(default_factory=list)
 
 
-def merge_chunk(writer: CatalogueWriter, staged: Sequence[StagedImage], told: frozenset[str], merged: Merged) -> None:
+def merge_chunk(
+    writer: CatalogueWriter,
+    store: ImageStore,
+    staged: Sequence[StagedImage],
+    told: frozenset[str],
+    merged: Merged,
+) -> None:
     """Enter what is new, update what the dataset tells otherwise, and count.
 
     Images that the catalogue holds as another species or role are counted as conflicts and left out.
+    Raises `CatalogueError` when the file of a new image is gone.
     """
     known_by_digest: dict[str, KnownImage] = {}
     for known in writer.find([one.image.source_sha256 for one in staged], [one.image.stored_sha256 for one in staged]):
@@ -40,6 +50,7 @@ def merge_chunk(writer: CatalogueWriter, staged: Sequence[StagedImage], told: fr
             new.append(one)
         else:
             _meet(writer, one, match, told, merged)
+    _check_files(store, new)
     sheets = [_sheet(one) for one in new if one.role is Role.SHEET]
     photos = [_field_photo(one) for one in new if one.role is Role.FIELD]
     writer.add_sheets(sheets)
@@ -48,9 +59,21 @@ def merge_chunk(writer: CatalogueWriter, staged: Sequence[StagedImage], told: fr
     merged.field_photos += len(photos)
 
 
+def _check_files(store: ImageStore, new: Sequence[StagedImage]) -> None:
+    """What was stored days ago, without a row, may have been swept away: files go under the write lock, held now."""
+    if any(one.image not in store for one in new):
+        raise CatalogueError(
+            "images that were read for this import have been removed from the image store since; nothing was "
+            "imported. Run the same import again, which stores them again"
+        )
+
+
 def _meet(writer: CatalogueWriter, one: StagedImage, known: KnownImage, told: frozenset[str], merged: Merged) -> None:
     """Deal with an image that the catalogue holds already."""
     kept = str(known.metadata["source_path"])
+    if known.role is one.role and known.metadata.get("removed_at") is not None:
+        merged.already_removed += 1
+        return
     if (one.species_id, one.role) != (known.species_id, known.role):
         merged.conflict_count += 1
         if len(merged.conflicts) < LISTED_AT_MOST:

@@ -58,7 +58,8 @@ class ImportReport:
     """The result of an import.
 
     `already_present` counts files that an earlier import brought in, `updated` those of them whose
-    metadata changed. `rejected`, `duplicates` and `conflicts` name the first thousand files.
+    metadata changed, `already_removed` files of sheets that a curator has removed, which they stay. `rejected`,
+    `duplicates` and `conflicts` name the first thousand files.
     """
 
     layout: Layout
@@ -75,6 +76,7 @@ class ImportReport:
     by_species: tuple[SpeciesImages, ...]
     notes: tuple[str, ...]
     seconds: float
+    already_removed: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON values; the keys stay stable."""
@@ -88,6 +90,7 @@ class ImportReport:
             "updated": self.updated,
             "updated_species": self.updated_species,
             "already_present": self.already_present,
+            "already_removed": self.already_removed,
             "duplicate_count": self.duplicate_count,
             "duplicates": [{"path": d.path, "kept": d.kept} for d in self.duplicates],
             "rejected_count": self.rejected_count,

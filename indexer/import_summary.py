@@ -17,6 +17,8 @@ def summary_lines(report: ImportReport) -> Iterator[str]:
     )
     if report.already_present or report.updated:
         yield f"already in the catalogue: {report.already_present:,}; changed: {report.updated:,}"
+    if report.already_removed:
+        yield f"removed by a curator, and left so: {report.already_removed:,}; `voucher sheets restore` undoes that"
     if report.duplicate_count:
         yield f"exact duplicates, kept once: {report.duplicate_count:,}"
         yield from (f"  {d.path} is the same as {d.kept}" for d in report.duplicates[:_SHOWN])

@@ -1,40 +1,57 @@
-"""The catalogue's database file: made, opened and brought to the present schema."""
+"""The catalogue's database of a home: whether there is one, made, and opened in the present schema."""
 
-import logging
 import os
 import secrets
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from sqlalchemy import Engine, create_engine, event, insert, select, update
+from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from models import catalogue_schema as schema
+from models.catalogue_engine import begin_explicitly, catalogue_error, create_catalogue_engine, is_sqlite
+from models.catalogue_migration import PRESENT, bring_up_to_date, stored_schema, upgrade
+from models.database_url import sqlite_url
 from models.durable import make_folder, sync_folder
 from models.errors import CatalogueError
+from models.home import Home
 
-logger = logging.getLogger(__name__)
-
-_BUSY_TIMEOUT_SECONDS = 30.0
-_BEFORE_SYNTHETIC_PHOTOS = 1
+_WAIT_FOR_MIGRATIONS_SECONDS = 3600.0
 
 
-def open_database(file: Path) -> Engine:
-    """The database at `file`, brought to the present schema; the caller disposes of it.
-
-    Raises `CatalogueError` when it is damaged, not a catalogue, or of a version that is not understood.
-    """
-    engine = _sqlite_engine(file)
+def catalogue_exists(home: Home) -> bool:
+    """Whether `home` has a catalogue, of whatever version. Raises `CatalogueError` when the server cannot be asked."""
+    if is_sqlite(home.catalogue_url):
+        return home.catalogue_file.exists()
+    engine = create_catalogue_engine(home.catalogue_url)
     try:
-        _bring_up_to_date(engine, file)
+        with engine.connect() as connection:
+            return stored_schema(connection) is not None
     except SQLAlchemyError as error:
+        raise catalogue_error(home.catalogue_url, error) from error
+    finally:
         engine.dispose()
-        raise CatalogueError(database_message(str(file), error)) from error
-    except BaseException:
-        engine.dispose()
-        raise
-    return engine
+
+
+def open_database(home: Home, *, create: bool) -> Engine:
+    """The database of `home`, brought to the present schema; the caller disposes of it.
+
+    Raises `CatalogueError` when there is none and `create` is false, when it is damaged, not a catalogue, or of a
+    version that is not understood, and when it needs a migration and no backup can be made.
+    """
+    url = home.catalogue_url
+    if is_sqlite(url) and not home.catalogue_file.exists():
+        if not create:
+            raise CatalogueError(f"there is no catalogue in {home.root}: run `voucher import` first")
+        create_database(home.catalogue_file)
+    # Another voucher may be at a large migration, or this one will be: both take longer than a change of rows.
+    patient = create_catalogue_engine(url, wait_seconds=_WAIT_FOR_MIGRATIONS_SECONDS)
+    try:
+        bring_up_to_date(patient, home, create=create)
+    except SQLAlchemyError as error:
+        raise catalogue_error(url, error) from error
+    finally:
+        patient.dispose()
+    return create_catalogue_engine(url)
 
 
 def create_database(file: Path) -> None:
@@ -42,10 +59,10 @@ def create_database(file: Path) -> None:
     temporary = file.with_name(f".{file.name}.{os.getpid()}-{secrets.token_hex(8)}")
     try:
         make_folder(file.parent)
-        engine = create_engine(f"sqlite:///{temporary}")
+        engine = create_engine(sqlite_url(temporary))
+        begin_explicitly(engine)
         with engine.begin() as connection:
-            schema.METADATA.create_all(connection)
-            connection.execute(insert(schema.schema_version).values(version=schema.SCHEMA_VERSION))
+            upgrade(connection, PRESENT)
         engine.dispose()
         with suppress(FileExistsError):
             os.link(temporary, file)
@@ -55,71 +72,7 @@ def create_database(file: Path) -> None:
             f"no catalogue can be made at {file}: {error.strerror or error}; choose a home folder that you may write to"
         ) from error
     except SQLAlchemyError as error:
-        raise CatalogueError(database_message(str(file), error)) from error
+        raise catalogue_error(sqlite_url(file), error) from error
     finally:
         with suppress(OSError):
             temporary.unlink()
-
-
-def database_message(file: str | None, error: SQLAlchemyError) -> str:
-    """What to tell people about an error of the database."""
-    cause = getattr(error, "orig", None) or error
-    return (
-        f"the catalogue {file} cannot be read or written: {cause}; check that the file is whole, that its "
-        "folder may be written to and has free space, and that no other program holds it locked"
-    )
-
-
-def _sqlite_engine(file: Path) -> Engine:
-    engine = create_engine(
-        f"sqlite:///{file}",
-        connect_args={"timeout": _BUSY_TIMEOUT_SECONDS},
-        max_overflow=-1,  # a streaming reader keeps its connection; others must not wait for it
-    )
-
-    def configure(connection: Any, _: object) -> None:
-        cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "foreign_keys=ON", "synchronous=FULL"):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    event.listen(engine, "connect", configure)
-    return engine
-
-
-def _bring_up_to_date(engine: Engine, file: Path) -> None:
-    found = _versions(engine, file)
-    if found == [_BEFORE_SYNTHETIC_PHOTOS]:
-        _add_synthetic_photos(engine)
-        logger.info("%s now has schema version %d; older vouchers cannot read it", file, schema.SCHEMA_VERSION)
-        found = _versions(engine, file)
-    if found != [schema.SCHEMA_VERSION]:
-        versions = ", ".join(map(str, found)) or "none"
-        raise CatalogueError(
-            f"{file} has schema version {versions}, this voucher expects {schema.SCHEMA_VERSION}: use the "
-            "voucher that wrote it, or import into a new home"
-        )
-
-
-def _versions(engine: Engine, file: Path) -> list[int]:
-    with engine.connect() as connection:
-        if not engine.dialect.has_table(connection, schema.schema_version.name):
-            raise CatalogueError(
-                f"{file} is a database, but not a catalogue of voucher; choose another --home, "
-                "or move the file away and run `voucher import`"
-            )
-        return list(connection.execute(select(schema.schema_version.c.version)).scalars().all())
-
-
-def _add_synthetic_photos(engine: Engine) -> None:
-    """Version 1 to 2, in one transaction; does nothing where another process was faster."""
-    version = schema.schema_version.c.version
-    with engine.begin() as connection:
-        # The update comes first: it takes the write lock and opens the transaction, which the driver does not do
-        # for CREATE TABLE alone.
-        moved = connection.execute(
-            update(schema.schema_version).where(version == _BEFORE_SYNTHETIC_PHOTOS).values(version=2)
-        )
-        if moved.rowcount:
-            # The table may be there: a voucher of version 1 that was open meanwhile writes its number back.
-            schema.synthetic_photos.create(connection, checkfirst=True)

@@ -1,14 +1,29 @@
 """Tables of the catalogue, and rows ↔ values. Portable SQL types only."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Column, ForeignKey, Integer, MetaData, RowMapping, String, Table, Text
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    RowMapping,
+    String,
+    Table,
+    Text,
+    text,
+)
+from sqlalchemy.types import TypeEngine
 
 from models.specimens import FieldPhoto, Image, Organ, Role, Sheet, Specimen, Split, SyntheticPhoto
 from models.taxonomy import Species, SpeciesId
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+"""Number of the last migration, see `models/migrations`."""
 
 METADATA = MetaData(
     naming_convention={
@@ -16,15 +31,45 @@ METADATA = MetaData(
         "uq": "uq_%(table_name)s_%(column_0_name)s",
         "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
         "pk": "pk_%(table_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
     }
 )
 
-schema_version = Table("schema_version", METADATA, Column("version", Integer, primary_key=True))
+
+def key_type(length: int | None = None) -> TypeEngine[str]:
+    """Text that is compared by code point, as Python and SQLite do; PostgreSQL may be set up to do otherwise."""
+    plain: String = Text() if length is None else String(length)
+    return plain.with_variant(type(plain)(length, collation="C"), "postgresql")
+
+
+_MOMENT = String(32)
+"""UTC in ISO 8601, for people to read: order comes from revisions, since clocks jump."""
+
+# What is migrated is told by Alembic's own table. This one stops vouchers from before it: they look here with every
+# transaction, and the oldest even writes its number, which the constraint refuses.
+schema_version = Table(
+    "schema_version",
+    METADATA,
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    CheckConstraint("version >= 3", name="has_revisions"),
+)
+
+# One row for each committed change of what an index is made of.
+revisions = Table(
+    "revisions",
+    METADATA,
+    Column("revision", Integer, primary_key=True, autoincrement=False),
+    Column("token", String(32), nullable=False),
+    Column("at", _MOMENT, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("action", String(32), nullable=False),
+    Column("sheets", Integer, nullable=False),
+)
 
 species = Table(
     "species",
     METADATA,
-    Column("species_id", String(200), primary_key=True),
+    Column("species_id", key_type(200), primary_key=True),
     Column("scientific_name", Text, nullable=False),
     Column("genus", Text),
     Column("family", Text),
@@ -33,9 +78,9 @@ species = Table(
 images = Table(
     "images",
     METADATA,
-    Column("image_id", String(20), primary_key=True),
-    Column("source_sha256", String(64), nullable=False, unique=True),
-    Column("stored_sha256", String(64), nullable=False, unique=True),
+    Column("image_id", key_type(20), primary_key=True),
+    Column("source_sha256", key_type(64), nullable=False, unique=True),
+    Column("stored_sha256", key_type(64), nullable=False, unique=True),
     Column("suffix", String(10), nullable=False),
     Column("width", Integer, nullable=False),
     Column("height", Integer, nullable=False),
@@ -47,13 +92,15 @@ def _image_of_a_species() -> tuple[Column[Any], ...]:
     return (
         Column("image_id", ForeignKey("images.image_id"), primary_key=True),
         Column("species_id", ForeignKey("species.species_id"), nullable=False, index=True),
-        Column("plant_key", Text, nullable=False, index=True),
+        Column("plant_key", key_type(), nullable=False, index=True),
         Column("split", String(12)),
         Column("license", Text),
         Column("rights_holder", Text),
         Column("source_path", Text),
     )
 
+
+_REMOVED = text("removed_at IS NOT NULL")
 
 sheets = Table(
     "sheets",
@@ -62,6 +109,28 @@ sheets = Table(
     Column("institution_code", Text),
     Column("collection_code", Text),
     Column("catalog_number", Text),
+    # Rows from before there were revisions have the first.
+    Column("revision", Integer, nullable=False, server_default=text("1")),
+    Column("added_at", _MOMENT),
+    Column("removed_at", _MOMENT),
+    Column("purged_at", _MOMENT),
+    # In the order in which changed sheets are asked for.
+    Index("ix_sheets_revision", "revision", "image_id"),
+    Index("ix_sheets_catalog_number", "catalog_number"),
+    # Removed sheets are few among many.
+    Index("ix_sheets_removed", "image_id", sqlite_where=_REMOVED, postgresql_where=_REMOVED),
+)
+
+# What curators did to single sheets and species; an import is one row of `revisions` and none here.
+changes = Table(
+    "changes",
+    METADATA,
+    Column("revision", ForeignKey("revisions.revision"), primary_key=True, autoincrement=False),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("action", String(32), nullable=False),
+    Column("sheet_id", ForeignKey("sheets.image_id"), index=True),
+    Column("species_id", key_type(200), nullable=False),
+    Column("previous_species_id", key_type(200)),
 )
 
 field_photos = Table("field_photos", METADATA, *_image_of_a_species(), Column("organ", String(12)))
@@ -71,10 +140,10 @@ field_photos = Table("field_photos", METADATA, *_image_of_a_species(), Column("o
 synthetic_photos = Table(
     "synthetic_photos",
     METADATA,
-    Column("run_id", String(64), primary_key=True),
+    Column("run_id", key_type(64), primary_key=True),
     Column("sheet_id", ForeignKey("sheets.image_id", ondelete="CASCADE"), primary_key=True, index=True),
-    Column("source_sha256", String(64), nullable=False),
-    Column("stored_sha256", String(64), nullable=False, index=True),
+    Column("source_sha256", key_type(64), nullable=False),
+    Column("stored_sha256", key_type(64), nullable=False, index=True),
     Column("suffix", String(10), nullable=False),
     Column("width", Integer, nullable=False),
     Column("height", Integer, nullable=False),
@@ -113,7 +182,19 @@ def sheet_of(row: RowMapping) -> Sheet:
         license=row["license"],
         rights_holder=row["rights_holder"],
         source_path=row["source_path"],
+        added_at=_moment(row["added_at"]),
+        removed_at=_moment(row["removed_at"]),
+        purged_at=_moment(row["purged_at"]),
     )
+
+
+def now() -> str:
+    """This moment as it is stored."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _moment(stored: str | None) -> datetime | None:
+    return None if stored is None else datetime.fromisoformat(stored)
 
 
 def field_photo_of(row: RowMapping) -> FieldPhoto:
@@ -164,7 +245,7 @@ def _shared_row(record: Sheet | FieldPhoto) -> dict[str, Any]:
     }
 
 
-def sheet_row(sheet: Sheet) -> Mapping[str, Any]:
+def sheet_row(sheet: Sheet) -> dict[str, Any]:
     """Row of `sheets`."""
     return _shared_row(sheet) | {
         "plant_key": sheet.specimen_key,

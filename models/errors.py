@@ -10,7 +10,16 @@
     ├── InvalidCheckpoint       a weights file does not fit the network
     ├── UnknownSpecies          no such species in the catalogue or index
     ├── UnknownSheet            no such sheet in the catalogue
+    ├── InvalidSheetDetails     what a curator says about a sheet or species is not usable
+    ├── CurationConflict        a curator's change contradicts the catalogue
+    │   ├── SheetConflict       the image or its specimen is something else already
+    │   └── SpeciesConflict     the identifier or the name is taken
+    ├── UnknownJob              no such job in the queue
+    ├── UnknownBundle           no such version of the index
+    ├── JobQueueError           the queue of jobs cannot be read or written
+    ├── JobCancelled            somebody cancelled the work that is being done
     ├── CatalogueError          the catalogue cannot be read or written
+    │   └── CatalogueBusy       another change of it takes long; try again later
     ├── DeviceUnavailable       the device that was asked for is not there
     ├── BundleError             an artifact cannot be served
     │   ├── BundleMissing       nothing has been built or activated yet
@@ -63,8 +72,44 @@ class UnknownSheet(VoucherError):
     """No such sheet in the catalogue."""
 
 
+class UnknownBundle(VoucherError):
+    """No such version of the index."""
+
+
+class UnknownJob(VoucherError):
+    """No such job in the queue."""
+
+
+class JobQueueError(VoucherError):
+    """The queue of jobs cannot be read or written."""
+
+
+class JobCancelled(VoucherError):
+    """Somebody cancelled the work that is being done."""
+
+
+class InvalidSheetDetails(VoucherError):
+    """What a curator says about a sheet or a species is missing, too long or not text."""
+
+
+class CurationConflict(VoucherError):
+    """A curator's change contradicts what the catalogue holds; nothing was changed."""
+
+
+class SheetConflict(CurationConflict):
+    """The image or its specimen is in the catalogue as something else."""
+
+
+class SpeciesConflict(CurationConflict):
+    """The identifier or the name of a new species is taken by another one."""
+
+
 class CatalogueError(VoucherError):
     """The catalogue cannot be read or written."""
+
+
+class CatalogueBusy(CatalogueError):
+    """Another change of the catalogue has taken longer than one waits for it."""
 
 
 class DeviceUnavailable(VoucherError):

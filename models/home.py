@@ -1,19 +1,43 @@
 """Where everything lives: the one folder that a voucher installation owns."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from sqlalchemy import URL
+
+from models.database_url import postgresql_url, sqlite_url
 
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """Paths below a home folder; creating an object touches nothing on disk."""
+    """Paths below a home folder, and its database; creating an object touches nothing on disk.
+
+    `database_url` is the address of a PostgreSQL database; without one the catalogue is a SQLite file in the home.
+    Raises `InvalidConfig` for an address of another kind.
+    """
 
     root: Path
+    database_url: str | None = field(default=None, repr=False)
+    """May hold a password: for opening the database only, never for a message or a log."""
+
+    def __post_init__(self) -> None:
+        if self.database_url:
+            postgresql_url(self.database_url)
 
     @property
     def catalogue_file(self) -> Path:
-        """The SQLite database of species, sheets and field photos."""
+        """The SQLite database of species, sheets and field photos, unless `database_url` names another."""
         return self.root / "catalogue.sqlite"
+
+    @property
+    def catalogue_url(self) -> URL:
+        """Address of the catalogue's database for SQLAlchemy; its text form hides the password."""
+        return postgresql_url(self.database_url) if self.database_url else sqlite_url(self.catalogue_file)
+
+    @property
+    def backups(self) -> Path:
+        """Copies of the catalogue's database from before each change of its schema."""
+        return self.root / "backups"
 
     @property
     def images(self) -> Path:
@@ -54,3 +78,8 @@ class Home:
     def cache(self) -> Path:
         """Outputs of frozen trunks; may be deleted at any time."""
         return self.root / "cache"
+
+    @property
+    def workers(self) -> Path:
+        """Locks that tell which workers run."""
+        return self.root / "workers"

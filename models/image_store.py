@@ -3,10 +3,13 @@
 import hashlib
 import io
 import os
+import re
 import secrets
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image as PillowImage
@@ -23,12 +26,23 @@ CURATOR_MAX_PIXELS = 250_000_000
 _LARGE_PIXELS = 50_000_000
 _INCOMING = ".incoming"
 _ABANDONED_SECONDS = 24 * 3600.0
+_RENEWED_AFTER_SECONDS = 3600.0
+_DIGEST = re.compile("[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file of the store, whether or not anything refers to it."""
+
+    stored_sha256: str
+    path: Path
 
 
 class ImageStore:
     """Images below `root`, at ``ab/cd/<sha256 of the stored bytes><suffix>``.
 
-    Files are never changed once they are there, so readers need no lock; only synthetic ones are ever removed.
+    Files are never changed once they are there, so readers need no lock. They are removed under the catalogue's write
+    lock only, when nothing refers to them.
     May be used by several threads and processes at once.
     """
 
@@ -93,17 +107,29 @@ class ImageStore:
                 "check the permissions of the home folder"
             ) from error
 
+    def abandoned_files(self) -> Iterator[StoredFile]:
+        """Files that were stored, or met again by `add`, a day ago or longer; most of them are needed."""
+        for folder in sorted(self.root.glob("[0-9a-f][0-9a-f]/[0-9a-f][0-9a-f]")):
+            for path in sorted(folder.iterdir()):
+                digest = path.name.partition(".")[0]
+                if _DIGEST.fullmatch(digest) and _is_abandoned(path):
+                    yield StoredFile(digest, path)
+
+    def discard_abandoned(self, file: StoredFile) -> bool:
+        """Whether a file was removed that nothing refers to; not when somebody has met it since. Raises `OSError`."""
+        if not _is_abandoned(file.path):
+            return False
+        file.path.unlink(missing_ok=True)
+        return True
+
     def sweep(self) -> int:
         """How many files that killed writers left behind a day ago or longer were removed."""
         removed = 0
         incoming = self.root / _INCOMING
         for left in incoming.iterdir() if incoming.is_dir() else ():
-            try:
-                if time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
-                    left.unlink()
-                    removed += 1
-            except FileNotFoundError:  # another process sweeps too
-                continue
+            if _is_abandoned(left):
+                left.unlink(missing_ok=True)
+                removed += 1
         return removed
 
     def _checked(self, clean: CleanFile) -> tuple[bytes, str]:
@@ -120,6 +146,7 @@ class ImageStore:
     def _keep(self, stored: bytes, path: Path, stored_sha256: str) -> None:
         try:
             if path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == stored_sha256:
+                _renew(path)
                 return
             incoming = self.root / _INCOMING
             make_folder(incoming)
@@ -140,3 +167,16 @@ class ImageStore:
                 f"an image cannot be written below {self.root}: {error.strerror or error}; "
                 "check the free space and the permissions of the home folder"
             ) from error
+
+
+def _is_abandoned(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime > _ABANDONED_SECONDS
+    except FileNotFoundError:  # another process sweeps too
+        return False
+
+
+def _renew(path: Path) -> None:
+    """Tell that an old file is about to be needed: while no row refers to it, its time says how long it stays."""
+    if time.time() - path.stat().st_mtime > _RENEWED_AFTER_SECONDS:
+        os.utime(path)

@@ -1,6 +1,7 @@
 """What a herbarium keeps and what a botanist photographs (Darwin Core terms)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 
 from models.taxonomy import SpeciesId
@@ -75,7 +76,10 @@ class Specimen:
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """One image of a `Specimen`. `specimen_key` is shared by all images of one pressed plant."""
+    """One image of a `Specimen`. `specimen_key` is shared by all images of one pressed plant.
+
+    The moments are in UTC; `added_at` is unknown for sheets of old catalogues.
+    """
 
     sheet_id: str
     species_id: SpeciesId
@@ -86,6 +90,19 @@ class Sheet:
     license: str | None = None
     rights_holder: str | None = None
     source_path: str | None = None
+    added_at: datetime | None = field(default=None, compare=False)
+    removed_at: datetime | None = None
+    purged_at: datetime | None = None
+
+    @property
+    def purged(self) -> bool:
+        """Whether its image was deleted for good, some time after it was removed."""
+        return self.purged_at is not None
+
+    @property
+    def removed(self) -> bool:
+        """Whether a curator has taken it out of the collection."""
+        return self.removed_at is not None
 
 
 @dataclass(frozen=True, slots=True)

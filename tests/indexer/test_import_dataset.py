@@ -15,10 +15,13 @@ from PIL import Image
 from indexer import import_dataset as module
 from indexer.import_dataset import import_dataset
 from indexer.import_report import ImportReport
+from indexer.import_summary import summary_lines
 from models.catalogue import Catalogue, CatalogueCounts
+from models.curation import Curator
 from models.errors import CatalogueError, InvalidDataset
 from models.home import Home
 from models.specimens import Organ, Split
+from models.taxonomy import SpeciesId
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -281,6 +284,68 @@ def test_what_a_dataset_does_not_mention_stays(tmp_path: Path, home: Home) -> No
     with Catalogue.open(home) as catalogue:
         (sheet,) = catalogue.sheets()
     assert (sheet.split, sheet.license) == (Split.TEST, "CC0")
+
+
+def test_an_import_is_one_revision_and_one_that_changes_nothing_is_none(flora: Path, empty_home: Home) -> None:
+    import_dataset(flora, empty_home, actor="Ada")
+    import_dataset(flora, empty_home, actor="Eve")
+    with Catalogue.open(empty_home) as catalogue:
+        (only,) = catalogue.revisions()
+        assert (only.revision, only.actor, only.action, only.sheets) == (1, "Ada", "import", 3)
+        assert list(catalogue.changes()) == []
+    put(flora, "sheet/mint/9.jpg", 9)
+    import_dataset(flora, empty_home, actor="Eve")
+    with Catalogue.open(empty_home) as catalogue:
+        assert [s.source_path for s in catalogue.changed_sheets(1)] == ["sheet/mint/9.jpg"]
+
+
+def test_what_a_curator_removed_stays_removed_and_is_told(flora: Path, empty_home: Home) -> None:
+    import_dataset(flora, empty_home)
+    with Catalogue.open(empty_home) as catalogue:
+        mint = next(iter(list(catalogue.sheets(SpeciesId("mint")))))
+        curator = Curator(catalogue, "Ada")
+        curator.remove([mint.sheet_id])
+        for purge in (False, True):
+            if purge:
+                curator.purge(catalogue.revision().revision)
+            before = catalogue.revision()
+            report = import_dataset(flora, empty_home)
+            assert (report.added.sheets, report.already_present, report.already_removed) == (0, 4, 1)
+            assert report.to_json()["already_removed"] == 1
+            assert any("removed by a curator, and left so: 1" in line for line in summary_lines(report))
+            assert catalogue.revision() == before
+            assert catalogue.counts().sheets == 2
+
+
+def test_a_removed_sheet_does_not_contradict_what_is_imported_of_its_specimen(tmp_path: Path, empty_home: Home) -> None:
+    root = tmp_path / "set"
+    for number in (1, 2):
+        put(root, f"{number}.jpg", number)
+    manifest(root, "path,species_id,role,catalog_number", "1.jpg,rose,sheet,17")
+    import_dataset(root, empty_home)
+    with Catalogue.open(empty_home) as catalogue:
+        Curator(catalogue, "Ada").remove([next(iter(list(catalogue.sheets()))).sheet_id])
+    manifest(root, "path,species_id,role,catalog_number", "2.jpg,mint,sheet,17")
+    assert import_dataset(root, empty_home).added.sheets == 1
+    manifest(root, "path,species_id,role", "1.jpg,rose,field")
+    assert "the same image is a field of species rose" in refusal(root, empty_home)
+
+
+def test_files_that_are_swept_away_during_an_import_stop_it(
+    flora: Path, empty_home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = module._stage
+
+    def stage_then_lose(dataset: object, home: Home, *more: object) -> None:
+        stage(dataset, home, *more)  # type: ignore[arg-type]
+        next(home.images.glob("??/??/*")).unlink()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_stage", stage_then_lose)
+        with pytest.raises(CatalogueError, match="Run the same import again"):
+            import_dataset(flora, empty_home)
+    assert counts(empty_home) == CatalogueCounts(0, 0, 0)
+    assert import_dataset(flora, empty_home).added.sheets == 3
 
 
 def test_progress_counts_every_file(flora: Path, home: Home) -> None:

@@ -1,6 +1,7 @@
 """What several test files need: the smallest run config, and datasets of a few pictures."""
 
 import csv
+import io
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,9 @@ import numpy as np
 from PIL import Image
 
 from indexer.import_dataset import import_dataset
+from models.curation import NewSheet, NewSpecies
 from models.home import Home
+from models.taxonomy import SpeciesId
 
 TINY_CONFIG: dict[str, Any] = {
     "seed": 5,
@@ -48,3 +51,15 @@ def write_manifest(folder: Path, rows: list[tuple[str, str]]) -> Home:
     home = Home(folder / "home")
     import_dataset(dataset, home)
     return home
+
+
+def picture_bytes(seed: int) -> bytes:
+    """The picture of `noise_picture` as a PNG file."""
+    packed = io.BytesIO()
+    noise_picture(seed).save(packed, "PNG")
+    return packed.getvalue()
+
+
+def sheet_of(seed: int, species: SpeciesId | NewSpecies) -> NewSheet:
+    """A sheet to add, another one for each seed."""
+    return NewSheet(picture_bytes(seed), species)
