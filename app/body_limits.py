@@ -10,6 +10,9 @@ from app.error_responses import BodyTimeout, RequestTooLarge, problem_for
 
 MEBIBYTE = 1024 * 1024
 
+MAX_BYTES_WITHOUT_FILES = MEBIBYTE
+"""Of bodies that are no forms: JSON takes many times its size in memory, and is read before its sender is known."""
+
 LINGER_SECONDS = 1.0
 """How long the rest of a refused body is read and thrown away before the answer. A connection that is
 closed with unread bytes is reset, and a browser then shows no answer at all."""
@@ -32,10 +35,12 @@ class BodyLimits:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, its body limited."""
-        if scope["type"] != "http" or not _has_body(Headers(scope=scope)):
+        if scope["type"] != "http" or not _has_body(headers := Headers(scope=scope)):
             await self._app(scope, receive, send)
             return
-        body = _LimitedBody(scope, receive, self._max_bytes, self._timeout_seconds)
+        has_files = headers.get("content-type", "").lower().startswith("multipart/form-data")
+        max_bytes = self._max_bytes if has_files else min(self._max_bytes, MAX_BYTES_WITHOUT_FILES)
+        body = _LimitedBody(scope, receive, max_bytes, self._timeout_seconds)
 
         async def send_after_the_body(message: Message) -> None:
             if message["type"] == "http.response.start" and not body.is_complete:
@@ -44,7 +49,7 @@ class BodyLimits:
                     MutableHeaders(scope=message)["Connection"] = "close"
             await send(message)
 
-        if body.announced_bytes > self._max_bytes:
+        if body.announced_bytes > max_bytes:
             request_id = str(scope.get("state", {}).get("request_id", ""))
             await problem_for(body.too_large(), request_id)(scope, receive, send_after_the_body)
             return
@@ -73,7 +78,7 @@ class _LimitedBody:
     def too_large(self) -> RequestTooLarge:
         return RequestTooLarge(
             f"expected at most {self._max_bytes / MEBIBYTE:.0f} MiB in one request, found more; "
-            "send fewer or smaller photos"
+            "send fewer or smaller images"
         )
 
     async def receive(self) -> Message:

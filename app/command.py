@@ -7,6 +7,8 @@ import typer
 
 from models.errors import VoucherError
 
+AUTO_BUILD_SECONDS = 60.0
+
 
 def serve_command(
     home: Annotated[
@@ -17,18 +19,29 @@ def serve_command(
         int | None, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one. [default: 8000]")
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda:N. [default: auto]")] = None,
+    worker: Annotated[
+        bool | None,
+        typer.Option(
+            "--worker/--no-worker", help="Run a worker for index builds beside the service. [default: worker]"
+        ),
+    ] = None,
+    auto: Annotated[
+        bool, typer.Option("--auto", help="Build a minute after the last change of the catalogue, without being asked.")
+    ] = False,
 ) -> None:
     """Serve the web page and the HTTP API.
 
-    The active bundle of the home is loaded when the service starts. Limits are set with VOUCHER_
-    environment variables, e.g. VOUCHER_MAX_UPLOAD_BYTES.
+    The active bundle of the home is loaded when the service starts, and followed when another is activated. Limits
+    are set with VOUCHER_ environment variables, e.g. VOUCHER_MAX_UPLOAD_BYTES.
     """
     # Loaded here, since the other commands of the console script need neither a web server nor networks.
     from app.serve import serve
     from app.settings import load_settings
 
     try:
-        settings = load_settings(home=home, host=host, port=port, device=device)
+        settings = load_settings(home=home, host=host, port=port, device=device, worker=worker)
+        if auto and settings.auto_build_seconds is None:
+            settings = settings.model_copy(update={"auto_build_seconds": AUTO_BUILD_SECONDS})
         serve(settings, announce=lambda address: typer.echo(f"voucher is at {address}  (Ctrl-C stops it)"))
     except VoucherError as error:
         typer.echo(f"voucher serve: {error}", err=True)

@@ -4,12 +4,16 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from app.curation_access import CurationAccess, check_curation
+from app.event_streams import EventStreams
 from app.renditions import Renditions
 from app.serving import Serving
-from app.settings import Settings
+from app.settings import Settings, home_of
 from app.species_directory import SpeciesDirectory
 from app.uploads import UploadBudget
 from models.catalogue import Catalogue
+from models.home import Home
+from models.jobs import JobQueue
 
 
 def get_settings(request: Request) -> Settings:
@@ -45,9 +49,35 @@ def get_renditions(serving: Annotated[Serving, Depends(get_serving)]) -> Renditi
     return serving.collection.renditions
 
 
+def get_home(settings: Annotated[Settings, Depends(get_settings)]) -> Home:
+    """The home that is served."""
+    return home_of(settings)
+
+
+def get_jobs(request: Request) -> JobQueue:
+    """The queue of long work."""
+    jobs: JobQueue = request.app.state.jobs
+    return jobs
+
+
+def get_event_streams(request: Request) -> EventStreams:
+    """Room for clients that follow jobs."""
+    streams: EventStreams = request.app.state.event_streams
+    return streams
+
+
+def get_curation_access(request: Request, settings: Annotated[Settings, Depends(get_settings)]) -> CurationAccess:
+    """Leave to change what is served. Raises `CurationOff` and `ForeignPage`."""
+    return check_curation(settings, request.headers)
+
+
 SettingsDependency = Annotated[Settings, Depends(get_settings)]
 ServingDependency = Annotated[Serving, Depends(get_serving)]
 UploadBudgetDependency = Annotated[UploadBudget, Depends(get_upload_budget)]
 CatalogueDependency = Annotated[Catalogue, Depends(get_catalogue)]
 DirectoryDependency = Annotated[SpeciesDirectory, Depends(get_directory)]
 RenditionsDependency = Annotated[Renditions, Depends(get_renditions)]
+CuratorDependency = Annotated[CurationAccess, Depends(get_curation_access)]
+HomeDependency = Annotated[Home, Depends(get_home)]
+JobsDependency = Annotated[JobQueue, Depends(get_jobs)]
+StreamsDependency = Annotated[EventStreams, Depends(get_event_streams)]

@@ -12,10 +12,17 @@ from starlette.exceptions import HTTPException
 
 from models.errors import (
     BundleError,
+    CatalogueBusy,
     CatalogueError,
     ImageTooLarge,
     InvalidImage,
+    InvalidSheetDetails,
+    JobQueueError,
     ServiceOverloaded,
+    SheetConflict,
+    SpeciesConflict,
+    UnknownBundle,
+    UnknownJob,
     UnknownSheet,
     UnknownSpecies,
     VoucherError,
@@ -50,6 +57,14 @@ class BodyTimeout(RequestRefused):
     """The body did not arrive in time."""
 
 
+class CurationOff(RequestRefused):
+    """The collection cannot be changed over HTTP here."""
+
+
+class ForeignPage(RequestRefused):
+    """A page of another site sends the request from its visitor's browser."""
+
+
 class ClientGone(RequestRefused):
     """The client closed the connection before it had its answer."""
 
@@ -75,13 +90,20 @@ class Row:
 
 TABLE: dict[type[Exception], Row] = {
     MalformedRequest: Row(400, "malformed-request", "The request cannot be read"),
+    CurationOff: Row(403, "curation-off", "The collection cannot be changed here"),
+    ForeignPage: Row(403, "foreign-page", "Another site's page may not change the collection"),
     UnknownSpecies: Row(404, "unknown-species", "There is no such species"),
     UnknownSheet: Row(404, "unknown-sheet", "There is no such sheet"),
+    UnknownJob: Row(404, "unknown-job", "There is no such job"),
+    UnknownBundle: Row(404, "unknown-bundle", "There is no such version of the index"),
     BodyTimeout: Row(408, "upload-too-slow", "The upload took too long"),
+    SheetConflict: Row(409, "sheet-conflict", "The sheet contradicts the collection"),
+    SpeciesConflict: Row(409, "species-conflict", "The species contradicts the collection"),
     RequestTooLarge: Row(413, "request-too-large", "The upload is too large"),
     ImageTooLarge: Row(413, "image-too-large", "The photo is too large"),
     UnsupportedUpload: Row(415, "unsupported-upload", "The upload is not of an accepted type"),
     InvalidImage: Row(422, "unreadable-image", "The photo cannot be used"),
+    InvalidSheetDetails: Row(422, "invalid-details", "What is said about the sheet or species cannot be used"),
     UnacceptableForm: Row(422, "invalid-form", "The form is not as expected"),
     # Nobody reads this answer; the number (nginx's) is for the log of a proxy.
     ClientGone: Row(499, "client-gone", "The client closed the connection"),
@@ -89,6 +111,8 @@ TABLE: dict[type[Exception], Row] = {
     NotReady: Row(503, "not-ready", "The service is not ready", retry_after_seconds=30),
     BundleError: Row(503, "bundle-error", "The service cannot identify plants now", retry_after_seconds=30),
     ServiceOverloaded: Row(503, "overloaded", "The service is busy", retry_after_seconds=2),
+    CatalogueBusy: Row(503, "catalogue-busy", "The collection is being changed", retry_after_seconds=30),
+    JobQueueError: Row(503, "queue-error", "The queue of jobs cannot be used", tells=False, retry_after_seconds=30),
     AnswerTimeout: Row(503, "answer-timeout", "The answer took too long", retry_after_seconds=5),
 }
 """Looked up along the exception's classes, the closest first."""

@@ -4,8 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.error_responses import UnacceptableForm
-from app.uploads import PHOTO_FIELD
+from app.uploads import FormShape
 from models.specimens import Organ
+
+PHOTO_FIELD = "photos"
+TEXT_FIELDS = ("organs", "top_k", "include_sheets", "sheets_per_candidate")
+MAX_TEXT_BYTES = 100
 
 MAX_TOP_K = 50
 DEFAULT_TOP_K = 5
@@ -52,6 +56,13 @@ FORM_SCHEMA: dict[str, Any] = {
         },
     },
 }
+
+
+def form_shape(*, max_photos: int, max_photo_bytes: int) -> FormShape:
+    """What the form may hold."""
+    return FormShape(
+        PHOTO_FIELD, "photo", "photos of one plant", TEXT_FIELDS, max_photos, max_photo_bytes, MAX_TEXT_BYTES
+    )
 
 
 @dataclass(frozen=True, slots=True)

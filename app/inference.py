@@ -23,23 +23,22 @@ Pixels = NDArray[np.float32]
 
 
 class InferenceQueue:
-    """Bounded way to one `Identifier`.
+    """Bounded way to the network.
 
-    At most `queue_limit` identifications are in work or wait; one more raises `ServiceOverloaded`. At
-    most `decode_workers` photos exist as full images at one time, which bounds memory whatever is sent:
-    what waits for the network is small, upright and already of the network's size.
+    The identifier comes with each request, so that a request ends with the bundle that it began with while later ones
+    are answered by another; one network thread serves them all. At most `queue_limit` identifications are in work or
+    wait; one more raises `ServiceOverloaded`. At most `decode_workers` photos exist as full images at one time, which
+    bounds memory whatever is sent: what waits for the network is small, upright and already of the network's size.
     """
 
     def __init__(
         self,
-        identifier: "Identifier",
         *,
         queue_limit: int,
         decode_workers: int,
         max_pixels: int,
         timeout_seconds: float,
     ) -> None:
-        self._identifier = identifier
         self._queue_limit = queue_limit
         self._max_pixels = max_pixels
         self._timeout_seconds = timeout_seconds
@@ -59,13 +58,14 @@ class InferenceQueue:
 
     async def identify(
         self,
+        identifier: "Identifier",
         photos: Sequence[bytes],
         *,
         top_k: int,
         sheets_per_candidate: int,
         client_gone: Callable[[], Awaitable[None]] | None = None,
     ) -> Identification:
-        """Answer for the encoded `photos` of one plant.
+        """Answer of `identifier` for the encoded `photos` of one plant.
 
         `client_gone` returns when nobody waits for the answer any more; what has not begun is then
         dropped. Raises `InvalidImage` (naming the photo by its position from 1), `ServiceOverloaded`,
@@ -75,7 +75,7 @@ class InferenceQueue:
         self._admitted += 1
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                return await _unless(client_gone, self._answer(photos, top_k, sheets_per_candidate))
+                return await _unless(client_gone, self._answer(identifier, photos, top_k, sheets_per_candidate))
         except TimeoutError:
             raise AnswerTimeout(
                 f"expected an answer within {self._timeout_seconds:.0f} seconds; try again in a moment"
@@ -83,10 +83,12 @@ class InferenceQueue:
         finally:
             self._admitted -= 1
 
-    async def _answer(self, photos: Sequence[bytes], top_k: int, sheets_per_candidate: int) -> Identification:
+    async def _answer(
+        self, identifier: "Identifier", photos: Sequence[bytes], top_k: int, sheets_per_candidate: int
+    ) -> Identification:
         loop = asyncio.get_running_loop()
         waiting = [
-            loop.run_in_executor(self._decoders, self._pixels_of, photo, position)
+            loop.run_in_executor(self._decoders, self._pixels_of, identifier, photo, position)
             for position, photo in enumerate(photos, start=1)
         ]
         try:
@@ -95,24 +97,25 @@ class InferenceQueue:
             # One bad photo or a cancelled request leaves no decoding behind for the others.
             for future in waiting:
                 future.cancel()
-        return await loop.run_in_executor(self._network, self._run, pixels, top_k, sheets_per_candidate)
+        return await loop.run_in_executor(self._network, _run, identifier, pixels, top_k, sheets_per_candidate)
 
-    def _pixels_of(self, photo: bytes, position: int) -> Pixels:
+    def _pixels_of(self, identifier: "Identifier", photo: bytes, position: int) -> Pixels:
         try:
-            image = self._identifier.decode(photo, max_pixels=self._max_pixels)
+            image = identifier.decode(photo, max_pixels=self._max_pixels)
         except UnreadableImage as error:
             raise UnreadableImage(f"photo {position}: {error}") from error
         except ImageTooLarge as error:
             raise ImageTooLarge(f"photo {position}: {error}") from error
-        return self._identifier.preprocess(image)
-
-    def _run(self, pixels: Pixels, top_k: int, sheets_per_candidate: int) -> Identification:
-        return self._identifier.identify_tensors(pixels, top_k=top_k, sheets_per_candidate=sheets_per_candidate)
+        return identifier.preprocess(image)
 
     def close(self) -> None:
         """Drop what has not begun and wait for what has."""
         self._decoders.shutdown(wait=True, cancel_futures=True)
         self._network.shutdown(wait=True, cancel_futures=True)
+
+
+def _run(identifier: "Identifier", pixels: Pixels, top_k: int, sheets_per_candidate: int) -> Identification:
+    return identifier.identify_tensors(pixels, top_k=top_k, sheets_per_candidate=sheets_per_candidate)
 
 
 async def _unless(

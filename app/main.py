@@ -7,13 +7,16 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from app.body_limits import BodyLimits
+from app.bundle_watch import load_serving
 from app.error_responses import add_error_handlers
+from app.event_streams import EventStreams
 from app.request_context import RequestContext
-from app.routes import health, identifications, page, sheets, species
+from app.routes import bundles, changes, curation, health, identifications, jobs, page, sheets, species
 from app.routes.documented_errors import openapi_of
-from app.serving import Serving, load_serving
-from app.settings import Settings
+from app.serving import Serving
+from app.settings import Settings, home_of
 from app.uploads import UploadBudget
+from models.jobs import JobQueue
 
 DESCRIPTION = """\
 Names a plant from field photos, and shows the herbarium sheets that vouch for the answer.
@@ -31,10 +34,12 @@ def create_app(settings: Settings, load: Callable[[Settings], Serving] = load_se
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         serving = await asyncio.to_thread(load, settings)
         app.state.serving = serving
+        serving.start()
         try:
             yield
         finally:
             await asyncio.to_thread(serving.close)
+            await asyncio.to_thread(app.state.jobs.close)
 
     # FastAPI's own documentation pages load scripts from another host; the description itself stays.
     app = FastAPI(
@@ -47,9 +52,11 @@ def create_app(settings: Settings, load: Callable[[Settings], Serving] = load_se
         redirect_slashes=False,
     )
     app.state.settings = settings
+    app.state.jobs = JobQueue(home_of(settings))
+    app.state.event_streams = EventStreams(settings.max_event_streams)
     app.state.upload_budget = UploadBudget(settings.max_buffered_bytes)
     add_error_handlers(app)
-    for module in (identifications, species, sheets, health, page):
+    for module in (identifications, species, sheets, curation, changes, jobs, bundles, health, page):
         app.include_router(module.router)
     app.mount("/static", page.static_files(), name="static")
     description = openapi_of(app)

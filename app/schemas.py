@@ -1,6 +1,6 @@
 """What goes over the wire, field by field; the words are those of STYLE and Darwin Core."""
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -209,10 +209,54 @@ class SheetBody(WireModel):
     catalog_number: str | None = Field(None, description="Darwin Core catalogNumber")
     license: str | None = None
     rights_holder: str | None = None
+    added_at: str | None = Field(None, description="UTC, ISO 8601; null where it was not noted")
+    removed_at: str | None = Field(None, description="UTC, ISO 8601; null while it is in the collection")
+    removed: bool = Field(False, description="taken out of the collection; the next index is without it")
     width: int = Field(ge=1, description="pixels")
     height: int = Field(ge=1, description="pixels")
     image_url: str
     thumbnail_url: str
+
+
+class AddedSheetBody(SheetBody):
+    """A sheet that was sent, as the collection holds it now."""
+
+    outcome: Literal["added", "restored", "already_present"]
+
+
+class AddedSheetsBody(WireModel):
+    """Sheets in the order of their images."""
+
+    sheets: list[AddedSheetBody]
+
+
+class MovedSheetsBody(WireModel):
+    """All sheets of the specimen that was determined anew, also those that are removed."""
+
+    sheets: list[SheetBody]
+
+
+class CuratorBody(BaseModel):
+    """Who changes something."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    curator: str | None = Field(None, max_length=200, description="who asks, for the record")
+
+
+class SheetMoveBody(CuratorBody):
+    """The species that a specimen really is."""
+
+    species_id: str = Field(min_length=1, max_length=200, description="of a species of the catalogue")
+
+
+class NewSpeciesBody(CuratorBody):
+    """A species to enter."""
+
+    scientific_name: str = Field(min_length=1, max_length=300)
+    genus: str | None = Field(None, max_length=300)
+    family: str | None = Field(None, max_length=300)
+    species_id: str | None = Field(None, max_length=200, description="null: one is made from the name")
 
 
 class SheetPage(WireModel):
@@ -237,3 +281,136 @@ class Readiness(WireModel):
     bundle_id: str
     model_id: str
     species_count: int
+    complaint: str | None = Field(
+        None, description="why the bundle that was activated last does not answer; the one before goes on"
+    )
+
+
+class IndexBuildBody(BaseModel):
+    """What a new index is asked for."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model_id: str | None = Field(None, max_length=128, description="of a trained model; null: the latest")
+    activate: bool = Field(True, description="put it into service when it is built and its figures hold")
+    from_nothing: bool = Field(False, description="do not continue the latest index")
+    curator: str | None = Field(None, max_length=200, description="who asks, for the record")
+
+
+class ActivationBody(BaseModel):
+    """Who has a bundle served."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    curator: str | None = Field(None, max_length=200, description="who asks, for the record")
+
+
+class JobProgressBody(WireModel):
+    """How far a job is."""
+
+    stage: str
+    done: int
+    total: int
+    per_second: float | None = Field(description="of the stage; null while nothing can be said")
+    seconds_left: float | None = Field(description="of the stage")
+
+
+class JobBody(WireModel):
+    """Long work that a worker does."""
+
+    job_id: str
+    kind: str
+    state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
+    created_at: str = Field(description="UTC, ISO 8601")
+    started_at: str | None
+    finished_at: str | None
+    requested_by: str
+    progress: JobProgressBody | None
+    result: dict[str, Any] | None = Field(description="of a build: its bundle, counts, figures, and whether it serves")
+    reason: str | None = Field(description="why it failed")
+
+
+class JobList(WireModel):
+    """Jobs, the latest first."""
+
+    jobs: list[JobBody]
+
+
+class RevisionBody(WireModel):
+    """One change of the catalogue."""
+
+    revision: int = Field(ge=1, description="its number; the order of changes, whatever clocks say")
+    at: str = Field(description="UTC, ISO 8601")
+    by: str
+    action: str
+    sheets: int = Field(ge=0, description="how many it was about")
+
+
+class ChangesBody(WireModel):
+    """What was done to the collection."""
+
+    pending: int = Field(ge=0, description="sheets that were changed since the newest index was built")
+    pending_is_more: bool = Field(description="whether there are more than are counted")
+    since: int = Field(ge=0, description="the revision that the newest index was built from; 0 without one")
+    latest: list[RevisionBody] = Field(description="the latest first")
+
+
+class ValidationBody(WireModel):
+    """Figures of a bundle on the photos that were kept from its model's training for validation."""
+
+    photos: int
+    species: int
+    top1: float
+    top1_interval: list[float] | None
+    top5: float
+    mrr: float
+
+
+class BundleChangesBody(WireModel):
+    """What differs from the bundle that was continued."""
+
+    added: int = 0
+    removed: int = 0
+    moved: int = 0
+    species_added: int = 0
+    species_removed: int = 0
+    revisions: list[dict[str, Any]] = Field(default=[], description="who changed what in the catalogue, and when")
+
+
+class BundleBody(WireModel):
+    """One version of the index."""
+
+    bundle_id: str
+    model_id: str
+    number: int = Field(description="counts the builds, in the order that they were done")
+    created_at: str
+    catalogue_revision: int
+    species: int
+    sheets: int
+    base: str | None = Field(description="the bundle that it continues")
+    built_by: str
+    job_id: str | None
+    changes: BundleChangesBody
+    validation: ValidationBody | None
+    held_back: str | None = Field(description="why it was not put into service by itself")
+    is_active: bool = Field(description="whether it is served")
+    fault: str | None = Field(description="why it cannot be served")
+
+
+class BundleList(WireModel):
+    """Bundles, the latest first."""
+
+    bundles: list[BundleBody]
+
+
+class BundleDifferenceBody(WireModel):
+    """From one bundle to another; lists are cut at a thousand, counts are not."""
+
+    before: str
+    after: str
+    counts: dict[str, int]
+    species_added: list[str]
+    species_removed: list[str]
+    added: list[dict[str, str]]
+    removed: list[dict[str, str]]
+    moved: list[dict[str, str]]

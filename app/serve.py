@@ -8,10 +8,12 @@ from collections.abc import Callable
 
 import uvicorn
 
+from app.bundle_watch import load_serving
 from app.http_protocol import protocol_with_head_deadline
 from app.main import create_app
-from app.serving import Serving, load_serving
+from app.serving import Serving
 from app.settings import Settings
+from app.worker_process import WorkerProcess, worker_command
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
@@ -81,6 +83,14 @@ def return_large_blocks() -> None:
         mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
 
 
+def load_with_worker(settings: Settings) -> Serving:
+    """As `load_serving`, with a worker beside it unless the settings say otherwise."""
+    serving = load_serving(settings)
+    if settings.worker:
+        serving.attach(WorkerProcess(worker_command(settings)))
+    return serving
+
+
 def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     """Serve `settings.home` until SIGINT or SIGTERM; running requests are given time to end.
 
@@ -88,7 +98,7 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     """
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
     return_large_blocks()
-    server = build_server(settings, announce)
+    server = build_server(settings, announce, load_with_worker)
     # uvicorn raises the signal again when it is done; Ctrl-C is how this is meant to end.
     with contextlib.suppress(KeyboardInterrupt):
         server.run()

@@ -1,7 +1,7 @@
 """What a running service holds: the catalogue, the active bundle, and what is missing of either."""
 
-import logging
 from dataclasses import dataclass
+from typing import Protocol
 
 from app.error_responses import NotReady
 from app.inference import InferenceQueue
@@ -9,20 +9,18 @@ from app.renditions import Renditions
 from app.settings import Settings
 from app.species_directory import SpeciesDirectory
 from models.catalogue import Catalogue
-from models.compute import Compute
-from models.errors import VoucherError
 from models.home import Home
 from models.identifier import Identifier
 
-logger = logging.getLogger(__name__)
 
+class Background(Protocol):
+    """Something that runs beside the requests."""
 
-@dataclass(frozen=True, slots=True)
-class ActiveBundle:
-    """One loaded bundle and the queue in front of it."""
+    def start(self) -> None:
+        """Begin."""
 
-    identifier: Identifier
-    queue: InferenceQueue
+    def stop(self) -> None:
+        """End, and return when it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,56 +39,71 @@ class Missing:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
 class Serving:
-    """What a service answers from; each part is there or says why it is not."""
+    """What a service answers from; each part is there or says why it is not.
 
-    collection_or_missing: OpenCatalogue | Missing
-    bundle_or_missing: ActiveBundle | Missing
+    The bundle may be replaced at any time: whoever handles a request asks for `identifier` once and ends with what it
+    got. The one that was replaced is freed with the last request that holds it.
+    """
+
+    def __init__(
+        self, queue: InferenceQueue, collection: OpenCatalogue | Missing, identifier: Identifier | Missing
+    ) -> None:
+        self.queue = queue
+        self._collection = collection
+        self._identifier = identifier
+        self._background: list[Background] = []
+        self.complaint: str | None = None
+        """Why the bundle that the home names is not the one that answers; none while all is well."""
 
     @property
     def collection(self) -> OpenCatalogue:
         """The catalogue and its pictures. Raises `NotReady`."""
-        if isinstance(self.collection_or_missing, Missing):
-            raise NotReady(self.collection_or_missing.reason)
-        return self.collection_or_missing
+        if isinstance(self._collection, Missing):
+            raise NotReady(self._collection.reason)
+        return self._collection
 
     @property
-    def bundle(self) -> ActiveBundle:
-        """The active bundle. Raises `NotReady`."""
-        if isinstance(self.bundle_or_missing, Missing):
-            raise NotReady(self.bundle_or_missing.reason)
-        return self.bundle_or_missing
+    def has_collection(self) -> bool:
+        """Whether there is a catalogue."""
+        return not isinstance(self._collection, Missing)
+
+    @property
+    def identifier(self) -> Identifier:
+        """With the bundle that answers now. Raises `NotReady`."""
+        if isinstance(self._identifier, Missing):
+            raise NotReady(self._identifier.reason)
+        return self._identifier
+
+    @property
+    def identifier_or_none(self) -> Identifier | None:
+        """With the bundle that answers now, if there is one."""
+        return None if isinstance(self._identifier, Missing) else self._identifier
+
+    def put_collection(self, collection: OpenCatalogue | Missing) -> None:
+        """Serve this catalogue from the next request on."""
+        self._collection = collection
+
+    def put_identifier(self, identifier: Identifier | Missing) -> None:
+        """Answer with this from the next request on."""
+        self._identifier = identifier
+
+    def attach(self, background: Background) -> None:
+        """Have `background` run while the service does."""
+        self._background.append(background)
+
+    def start(self) -> None:
+        """Begin what runs beside the requests."""
+        for background in self._background:
+            background.start()
 
     def close(self) -> None:
-        """Let running work end and release the database."""
-        if isinstance(self.bundle_or_missing, ActiveBundle):
-            self.bundle_or_missing.queue.close()
-        if isinstance(self.collection_or_missing, OpenCatalogue):
-            self.collection_or_missing.catalogue.close()
-
-
-def load_serving(settings: Settings) -> Serving:
-    """What `settings.home` has to serve; what cannot be loaded is kept as its error, and logged.
-
-    Blocks for as long as reading and checking a bundle takes. Raises `DeviceUnavailable` when a device
-    was asked for by name and is not there.
-    """
-    home = Home(settings.home)
-    compute = Compute.resolve(settings.device)
-    collection: OpenCatalogue | Missing
-    bundle: ActiveBundle | Missing
-    try:
-        collection = open_collection(home)
-    except VoucherError as error:
-        logger.warning("no catalogue to serve: %s", error)
-        collection = Missing(str(error))
-    try:
-        bundle = _load_bundle(home, compute, settings)
-    except VoucherError as error:
-        logger.warning("no bundle to serve: %s", error)
-        bundle = Missing(str(error))
-    return Serving(collection, bundle)
+        """End what runs beside the requests, let running work end and release the database."""
+        for background in reversed(self._background):
+            background.stop()
+        self.queue.close()
+        if isinstance(self._collection, OpenCatalogue):
+            self._collection.catalogue.close()
 
 
 def open_collection(home: Home) -> OpenCatalogue:
@@ -100,14 +113,11 @@ def open_collection(home: Home) -> OpenCatalogue:
     return OpenCatalogue(catalogue, SpeciesDirectory(catalogue), renditions)
 
 
-def _load_bundle(home: Home, compute: Compute, settings: Settings) -> ActiveBundle:
-    identifier = Identifier.load(home, compute)
-    logger.info("serving bundle %s", identifier.bundle_id)
-    queue = InferenceQueue(
-        identifier,
+def queue_for(settings: Settings) -> InferenceQueue:
+    """The way to the network, within the limits of the settings."""
+    return InferenceQueue(
         queue_limit=settings.queue_limit,
         decode_workers=settings.decode_workers,
         max_pixels=settings.max_pixels,
         timeout_seconds=settings.request_timeout_seconds,
     )
-    return ActiveBundle(identifier, queue)

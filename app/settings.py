@@ -2,12 +2,13 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.errors import InvalidConfig
+from models.home import Home
 
 PREFIX = "VOUCHER_"
 
@@ -22,9 +23,14 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     home: Path = Field(Path("voucher-home"), description="folder with catalogue, images and bundles")
+    database_url: SecretStr | None = Field(None, description="PostgreSQL database; none: SQLite in the home")
     device: str = Field("auto", description="auto, cpu or cuda:N")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+
+    curation: Literal["auto", "on", "off"] = Field(
+        "auto", description="whether the collection can be changed over HTTP; auto: on this machine only"
+    )
 
     max_photos: int = Field(5, ge=1, le=20, description="photos of one plant in one request")
     max_upload_bytes: int = Field(20 * MEBIBYTE, ge=1024, description="bytes of one photo")
@@ -40,6 +46,18 @@ class Settings(BaseSettings):
     body_timeout_seconds: Seconds = Field(60.0, description="for the whole body to arrive")
     header_timeout_seconds: Seconds = Field(10.0, description="for the whole request head to arrive")
     shutdown_timeout_seconds: Seconds = Field(20.0, description="for running requests when stopping")
+
+    worker: bool = Field(True, description="start a worker for index builds beside the service")
+    auto_build_seconds: Seconds | None = Field(
+        None, description="build by itself so long after the last change; none: when asked"
+    )
+    max_event_streams: int = Field(64, ge=1, le=10_000, description="clients that follow jobs at one time")
+
+
+def home_of(settings: Settings) -> Home:
+    """The home to serve, with its database. Raises `InvalidConfig` for a database URL of another kind."""
+    url = settings.database_url
+    return Home(settings.home, url.get_secret_value() or None if url is not None else None)
 
 
 def load_settings(**given: Any) -> Settings:

@@ -44,10 +44,14 @@ class SpeciesDirectory:
         return list(found[offset : offset + limit]), len(found)
 
     def get(self, species_id: SpeciesId) -> SpeciesEntry:
-        """One species as it is now, its counts as of the snapshot. Raises `UnknownSpecies`."""
+        """One species and its counts as they are now. Raises `UnknownSpecies`."""
         species = self._catalogue.get_species(species_id)
-        self._fresh_entries()
-        return _entry_of(species, self._counts.get(species_id))
+        return _entry_of(species, self._catalogue.species_counts(species_id).get(species_id))
+
+    def forget(self) -> None:
+        """Take the snapshot again when it is next asked for: something was changed through this process."""
+        with self._lock:
+            self._taken_at = float("-inf")
 
     def _fresh_entries(self) -> tuple[SpeciesEntry, ...]:
         with self._lock:

@@ -1,4 +1,4 @@
-"""Reads the multipart form of an identification: photos as bytes, the other fields as text.
+"""Reads a multipart form: its files as bytes, the other fields as text.
 
 Nothing is written to disk and no file name is kept. Bytes are counted while they arrive; whether they
 are an image is for `models.decoding` to say, after a look at the first bytes here.
@@ -21,10 +21,6 @@ from models.metadata_removal import detect_format
 if TYPE_CHECKING:  # not there at run time
     from python_multipart.multipart import MultipartCallbacks
 
-PHOTO_FIELD = "photos"
-TEXT_FIELDS = ("organs", "top_k", "include_sheets", "sheets_per_candidate")
-
-MAX_TEXT_BYTES = 100
 MAX_TEXT_PARTS = 40
 MAX_BOUNDARY_BYTES = 70
 """RFC 2046, section 5.1.1."""
@@ -33,11 +29,18 @@ MEBIBYTE = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class UploadLimits:
-    """How much one request may bring."""
+class FormShape:
+    """What a form may hold: images in one field, and text in others. The words are for messages."""
 
-    max_photos: int
-    max_photo_bytes: int
+    file_field: str
+    file_word: str
+    """One of the files, such as “photo”."""
+    files_words: str
+    """All of them, such as “photos of one plant”."""
+    text_fields: tuple[str, ...]
+    max_files: int
+    max_file_bytes: int
+    max_text_bytes: int
 
 
 class UploadBudget:
@@ -83,20 +86,20 @@ class UploadShare:
 
 @dataclass(slots=True)
 class UploadForm:
-    """Photos in the order they were sent, and the values of the other fields."""
+    """Files in the order they were sent, and the values of the other fields."""
 
-    photos: list[bytes] = field(default_factory=list)
+    files: list[bytes] = field(default_factory=list)
     texts: dict[str, list[str]] = field(default_factory=dict)
 
 
-async def read_upload(headers: Headers, receive: Receive, limits: UploadLimits, share: UploadShare) -> UploadForm:
-    """The form in a request's body, its photos being of an accepted type by their first bytes.
+async def read_upload(headers: Headers, receive: Receive, shape: FormShape, share: UploadShare) -> UploadForm:
+    """The form in a request's body, its files being images of an accepted type by their first bytes.
 
     Raises `UnsupportedUpload`, `MalformedRequest`, `UnacceptableForm`, `ImageTooLarge`, `UnreadableImage`,
     `ServiceOverloaded`, `ClientGone`, and what `receive` raises (`RequestTooLarge`, `BodyTimeout`).
     """
-    assembler = _FormAssembler(limits, share)
-    parser = MultipartParser(_boundary(headers), assembler.callbacks())
+    assembler = _FormAssembler(shape, share)
+    parser = MultipartParser(_boundary(headers, shape), assembler.callbacks())
     try:
         async for chunk in _body_chunks(receive):
             parser.write(chunk)
@@ -108,14 +111,15 @@ async def read_upload(headers: Headers, receive: Receive, limits: UploadLimits, 
         ) from None
     if not assembler.is_complete:
         raise MalformedRequest("the body ends before its closing boundary; the upload was cut off, send it again")
-    return _checked(assembler.form, limits)
+    return _checked(assembler.form, shape)
 
 
-def _boundary(headers: Headers) -> bytes:
+def _boundary(headers: Headers, shape: FormShape) -> bytes:
     media_type, options = parse_options_header(headers.get("content-type"))
     if media_type != b"multipart/form-data":
         raise UnsupportedUpload(
-            f"expected multipart/form-data with the photos in the field “{PHOTO_FIELD}”, found another type"
+            f"expected multipart/form-data with the {shape.file_word}s in the field “{shape.file_field}”, "
+            "found another type"
         )
     boundary = options.get(b"boundary", b"")
     if not 1 <= len(boundary) <= MAX_BOUNDARY_BYTES:
@@ -133,26 +137,28 @@ async def _body_chunks(receive: Receive) -> AsyncIterator[bytes]:
         more = message.get("more_body", False)
 
 
-def _checked(form: UploadForm, limits: UploadLimits) -> UploadForm:
-    if not form.photos:
-        raise UnacceptableForm(f"expected 1 to {limits.max_photos} files in the form field “{PHOTO_FIELD}”, found none")
-    for position, photo in enumerate(form.photos, start=1):
-        if not photo:
-            raise UnreadableImage(f"photo {position} is empty; choose the file again")
+def _checked(form: UploadForm, shape: FormShape) -> UploadForm:
+    if not form.files:
+        raise UnacceptableForm(
+            f"expected 1 to {shape.max_files} files in the form field “{shape.file_field}”, found none"
+        )
+    for position, content in enumerate(form.files, start=1):
+        if not content:
+            raise UnreadableImage(f"{shape.file_word} {position} is empty; choose the file again")
         try:
-            detect_format(photo)
+            detect_format(content)
         except UnreadableImage as error:
-            raise UnsupportedUpload(f"photo {position}: {error}") from None
+            raise UnsupportedUpload(f"{shape.file_word} {position}: {error}") from None
     return form
 
 
 class _FormAssembler:
     """Callbacks of the parser; they put the parts of the body into an `UploadForm`."""
 
-    def __init__(self, limits: UploadLimits, share: UploadShare) -> None:
+    def __init__(self, shape: FormShape, share: UploadShare) -> None:
         self.form = UploadForm()
         self.is_complete = False
-        self._limits = limits
+        self._shape = shape
         self._share = share
         self._header_name = bytearray()
         self._header_value = bytearray()
@@ -194,33 +200,36 @@ class _FormAssembler:
         if kind != b"form-data" or b"name" not in options:
             raise MalformedRequest("every part of the form needs a Content-Disposition with a name")
         self._field_name = options[b"name"].decode("utf-8", errors="replace")
-        if self._field_name == PHOTO_FIELD:
-            if len(self.form.photos) == self._limits.max_photos:
-                raise UnacceptableForm(f"expected at most {self._limits.max_photos} photos of one plant, found more")
-        elif self._field_name not in TEXT_FIELDS:
-            raise UnacceptableForm(f"unknown form field; expected {PHOTO_FIELD} (files), {', '.join(TEXT_FIELDS)}")
+        shape = self._shape
+        if self._field_name == shape.file_field:
+            if len(self.form.files) == shape.max_files:
+                raise UnacceptableForm(f"expected at most {shape.max_files} {shape.files_words}, found more")
+        elif self._field_name not in shape.text_fields:
+            known = ", ".join(shape.text_fields)
+            raise UnacceptableForm(f"unknown form field; expected {shape.file_field} (files), {known}")
         else:
             self._text_parts += 1
             if self._text_parts > MAX_TEXT_PARTS:
-                raise UnacceptableForm(f"expected at most {MAX_TEXT_PARTS} fields beside the photos")
+                raise UnacceptableForm(f"expected at most {MAX_TEXT_PARTS} fields beside the {shape.file_word}s")
 
     def _on_part_data(self, chunk: bytes, start: int, end: int) -> None:
         size = len(self._part) + end - start
-        if self._field_name != PHOTO_FIELD:
-            if size > MAX_TEXT_BYTES:
-                raise UnacceptableForm(f"{self._field_name}: expected at most {MAX_TEXT_BYTES} characters")
+        shape = self._shape
+        if self._field_name != shape.file_field:
+            if size > shape.max_text_bytes:
+                raise UnacceptableForm(f"{self._field_name}: expected at most {shape.max_text_bytes} characters")
         else:
-            if size > self._limits.max_photo_bytes:
+            if size > shape.max_file_bytes:
                 raise ImageTooLarge(
-                    f"photo {len(self.form.photos) + 1}: expected at most "
-                    f"{self._limits.max_photo_bytes / MEBIBYTE:.0f} MiB, found more; send a smaller copy"
+                    f"{shape.file_word} {len(self.form.files) + 1}: expected at most "
+                    f"{shape.max_file_bytes / MEBIBYTE:.0f} MiB, found more; send a smaller copy"
                 )
             self._share.take(end - start)
         self._part += chunk[start:end]
 
     def _on_part_end(self) -> None:
-        if self._field_name == PHOTO_FIELD:
-            self.form.photos.append(bytes(self._part))
+        if self._field_name == self._shape.file_field:
+            self.form.files.append(bytes(self._part))
         else:
             value = self._part.decode("utf-8", errors="replace").strip()
             self.form.texts.setdefault(self._field_name, []).append(value)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from indexer import console
-from models.errors import InsufficientData
+from models.errors import InsufficientData, InvalidConfig
 
 bench_app = typer.Typer(no_args_is_help=True, help="Measure voucher against plainer ways of doing the same.")
 
@@ -98,6 +98,42 @@ def bench_identify_command(
     compute = Compute.resolve(device, precision=precision)  # type: ignore[arg-type]
     result = bench_identify(config, species=species, rounds=rounds, compute=compute)
     _show(f"{backbone} on {result.device}", asdict(result), as_json)
+
+
+@bench_app.command("index")
+def bench_index_command(
+    rows: Annotated[list[int], typer.Option(min=100, help="Sheets; several times for several sizes.")] = [  # noqa: B006
+        10_000,
+        100_000,
+        1_000_000,
+    ],
+    dimensions: Annotated[int, typer.Option(min=8, help="Length of a vector.")] = 384,
+    kinds: Annotated[list[str], typer.Option(help="flat, hnsw, ivf-sq8 or binary; several times; none: all.")] = [],  # noqa: B006
+    added: Annotated[int, typer.Option(min=1, help="Sheets to add to the largest index.")] = 1_000,
+    seconds: Annotated[float, typer.Option(min=0.0, help="For each latency.")] = 3.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the vectors.")] = 0,
+    only: Annotated[str | None, typer.Option(help="kinds or update; none: both.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="For files of up to 4 GB at a million rows of 384.")] = None,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Kinds of sheet index on synthetic vectors; adding sheets to the largest, and its swap under questions."""
+    from indexer.bench_index import bench_index, checked_kinds, rows_of_table
+    from indexer.bench_index_update import bench_update
+
+    if only not in (None, "kinds", "update"):
+        raise InvalidConfig(f"--only takes kinds or update, not {only!r}")
+    chosen = checked_kinds(kinds)
+    with console.progress_bars() as report:
+        more = {"seconds": seconds, "seed": seed, "folder": folder, "report": report}
+        sizes = [] if only == "update" else bench_index(rows, dimensions, chosen, **more)  # type: ignore[arg-type]
+        updated = None if only == "kinds" else bench_update(max(rows), dimensions, added=added, **more)  # type: ignore[arg-type]
+    if as_json:
+        console.show_json({"kinds": [asdict(s) for s in sizes], "update": None if updated is None else asdict(updated)})
+        return
+    if sizes:
+        console.show_table(f"Kinds of index, {dimensions} dimensions", *rows_of_table(sizes))
+    if updated is not None:
+        _show(f"{added} sheets more", asdict(updated), as_json=False)
 
 
 def _config(

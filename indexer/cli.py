@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from indexer import console
+from indexer.options import DEFAULT_HOME, ByOption, DeviceOption, HomeOption, JsonOption, who
 from indexer.sources import Layout
 from models.errors import VoucherError
-from models.home import Home
 
 logger = logging.getLogger(__name__)
 
@@ -22,11 +22,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Names plants from field photos, with herbarium sheets as evidence.",
 )
-
-HomeOption = Annotated[Path, typer.Option("--home", envvar="VOUCHER_HOME", help="Folder that everything lives in.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda:N.")]
-DEFAULT_HOME = Path("voucher-home")
 
 
 @app.callback()
@@ -54,10 +49,11 @@ def import_command(
     with console.progress_bars() as report:
         result = import_dataset(
             path,
-            Home(home),
+            console.home_of(home),
             layout=layout,
             on_conflict="skip" if on_conflict == "skip" else "error",
             on_progress=of_stage(report, "checking images"),
+            actor=who(None),
         )
     if as_json:
         console.show_json(result.to_json())
@@ -92,7 +88,7 @@ def train(
     from models.catalogue import Catalogue
     from models.errors import InvalidConfig
 
-    where = Home(home)
+    where = console.home_of(home)
     with Catalogue.open(where) as catalogue:
         overrides: dict[str, Any] = {
             "backbone.name": backbone,
@@ -141,22 +137,42 @@ def build(
     home: HomeOption = DEFAULT_HOME,
     model: Annotated[str | None, typer.Option(help="Model id; none: the latest.")] = None,
     gate: Annotated[str | None, typer.Option(help="auto, distance or fusion; none: as the run's config says.")] = None,
+    from_nothing: Annotated[
+        bool, typer.Option("--from-nothing", help="Do not continue the latest index of the model.")
+    ] = False,
+    activate: Annotated[bool, typer.Option("--activate/--no-activate", help="Put it into service.")] = True,
+    most_fall: Annotated[
+        float,
+        typer.Option(min=0.0, max=1.0, help="Share of top-1 on validation photos that may be lost without asking."),
+    ] = 0.02,
+    by: ByOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Embed the sheets and put a new index into service."""
+    """Embed what is new among the sheets and put a new index into service."""
     from indexer.build_gallery import build as run_build
     from indexer.build_gallery import describe
     from indexer.calibrate_gate import gate_kind
     from models.catalogue import Catalogue
 
-    where = Home(home)
+    where = console.home_of(home)
     with Catalogue.open(where) as catalogue, console.progress_bars() as report:
-        built = run_build(where, catalogue, _compute(device), model_id=model, gate_kind=gate_kind(gate), report=report)
+        built = run_build(
+            where,
+            catalogue,
+            _compute(device),
+            model_id=model,
+            gate_kind=gate_kind(gate),
+            activate_it=activate,
+            from_nothing=from_nothing,
+            most_fall=most_fall,
+            built_by=who(by),
+            report=report,
+        )
     if as_json:
         console.show_json(built.to_json())
     else:
-        console.output.print(describe(built), markup=False)
+        console.output.print(describe(built), markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -175,7 +191,7 @@ def evaluate(
     from models.catalogue import Catalogue
     from models.identifier import Identifier
 
-    where = Home(home)
+    where = console.home_of(home)
     with Catalogue.open(where) as catalogue, console.progress_bars() as report:
         identifier = Identifier.load(where, _compute(device))
         result = run_evaluation(where, catalogue, identifier, unknown=unknown, report=report)
@@ -207,7 +223,7 @@ def identify(
     from models.catalogue import Catalogue
     from models.identifier import Identifier
 
-    where = Home(home)
+    where = console.home_of(home)
     check_photos(photos)
     identifier = Identifier.load(where, _compute(device))
     answer = identify_files(identifier, photos, top_k=top_k)
@@ -231,11 +247,21 @@ def assemble() -> typer.Typer:
     Those, such as `serve`, are found as they are installed and not imported by name, so that the layers stay apart.
     """
     from indexer.bench_command import bench_app
+    from indexer.bundles_command import bundles_app
     from indexer.compare_command import compare_command
     from indexer.demo import demo_command
+    from indexer.garbage_command import gc_command
+    from indexer.jobs_command import jobs_app
+    from indexer.sheets_command import sheets_app
+    from indexer.worker_command import worker_command
 
     app.command("demo")(demo_command)
     app.command("compare")(compare_command)
+    app.command("worker")(worker_command)
+    app.command("gc")(gc_command)
+    app.add_typer(bundles_app, name="bundles")
+    app.add_typer(jobs_app, name="jobs")
+    app.add_typer(sheets_app, name="sheets")
     app.add_typer(bench_app, name="bench")
     for entry in importlib.metadata.entry_points(group="voucher.commands"):
         app.command(entry.name)(entry.load())

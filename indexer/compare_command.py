@@ -9,7 +9,6 @@ import typer
 
 from indexer import console
 from models.errors import InvalidConfig, VoucherError
-from models.home import Home
 
 if TYPE_CHECKING:
     from indexer.compare_report import ComparisonTable
@@ -45,7 +44,7 @@ def compare_command(
     from models.catalogue import Catalogue
     from models.compute import Compute
 
-    where = Home(home)
+    where = console.home_of(home)
     chosen = read_recipes(recipes or known_recipes(), small, settings or [], weights or [])
     with Catalogue.open(where) as catalogue:
         comparison = Comparison(where, chosen, parse_seeds(seeds), catalogue_facts(catalogue))

@@ -2,9 +2,11 @@
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -21,9 +23,21 @@ from rich.progress import (
 from rich.table import Table
 
 from indexer.progress import Report
+from models.home import Home
+
+DATABASE_VARIABLE = "VOUCHER_DATABASE_URL"
 
 errors = Console(stderr=True, highlight=False)
-output = Console(highlight=False)
+output = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+"""A file or a pipe has no width: tables for it are not squeezed into that of a narrow terminal."""
+
+
+def home_of(root: Path) -> Home:
+    """The home at `root`, with the database that the environment names, if any. Raises `InvalidConfig`.
+
+    An address with a password is no option of a command, since other users of the machine can read those.
+    """
+    return Home(root, os.environ.get(DATABASE_VARIABLE) or None)
 
 
 def configure_logging(*, verbose: bool) -> None:
@@ -79,7 +93,8 @@ def show_table(title: str, columns: list[str], rows: Sequence[tuple[str, ...]]) 
     """A table on the output stream."""
     table = Table(title=title, title_justify="left")
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number < 2 else "right")
+        # The first column is what one copies into the next command.
+        table.add_column(column, justify="left" if number < 2 else "right", no_wrap=number == 0)
     for row in rows:
         table.add_row(*row)
     output.print(table)

@@ -12,6 +12,7 @@ import numpy as np
 
 from indexer.stored_images import read_stored
 from models.encoder import Encoder
+from models.errors import InvalidImage
 from models.preprocess import Preprocessing
 from models.retrieval import FloatArray
 
@@ -27,12 +28,15 @@ def embed_images(
     *,
     batch: int = BATCH,
     workers: int | None = None,
+    on_failure: Callable[[Key, InvalidImage], None] | None = None,
 ) -> Iterator[tuple[list[Key], FloatArray]]:
     """Keys and unit embeddings ``(B, D)`` of image files, batch by batch, in order.
 
-    Raises `InvalidImage` naming the file.
+    A file that cannot be read is told to `on_failure` and left out. Without it `InvalidImage` is raised, naming the
+    file.
     """
-    return run_batches(files, encoder.preprocessing, encoder.embed, batch=batch, workers=workers)
+    pixels = encoder.preprocessing
+    return run_batches(files, pixels, encoder.embed, batch=batch, workers=workers, on_failure=on_failure)
 
 
 def run_batches(
@@ -42,9 +46,11 @@ def run_batches(
     *,
     batch: int = BATCH,
     workers: int | None = None,
+    on_failure: Callable[[Key, InvalidImage], None] | None = None,
 ) -> Iterator[tuple[list[Key], Output]]:
     """Keys and what `encode` gives for the pixels ``(B, 3, H, W)`` of image files, batch by batch, in order.
 
+    `on_failure` as in `embed_images`.
     While a batch is encoded the next two are decoded; no more than three are in memory.
     """
     count = workers or max(1, min(16, os.cpu_count() or 1))
@@ -61,13 +67,29 @@ def run_batches(
                 submit()
             while pending:
                 keys, futures = pending.popleft()
-                pixels = np.stack([future.result() for future in futures])
+                read = _results(keys, futures, on_failure)
                 submit()
-                yield keys, encode(pixels)
+                if read:
+                    yield [key for key, _ in read], encode(np.stack([pixels for _, pixels in read]))
         finally:
             for _, futures in pending:
                 for future in futures:
                     future.cancel()
+
+
+def _results(
+    keys: list[Key], futures: list[Future[FloatArray]], on_failure: Callable[[Key, InvalidImage], None] | None
+) -> list[tuple[Key, FloatArray]]:
+    """Keys with their pixels, without what could not be read."""
+    read: list[tuple[Key, FloatArray]] = []
+    for key, future in zip(keys, futures, strict=True):
+        try:
+            read.append((key, future.result()))
+        except InvalidImage as error:
+            if on_failure is None:
+                raise
+            on_failure(key, error)
+    return read
 
 
 def _read(path: Path, preprocessing: Preprocessing) -> FloatArray:

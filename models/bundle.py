@@ -165,8 +165,12 @@ class Bundle:
     metadata: dict[str, Any]
 
 
-def load_bundle(home: Home, compute: Compute, bundle_id: str | None = None) -> Bundle:
+def load_bundle(
+    home: Home, compute: Compute, bundle_id: str | None = None, *, model: TrainedModel | None = None
+) -> Bundle:
     """A verified bundle; the active one if none is named.
+
+    `model` is one that is in memory already; it is taken if the bundle belongs to it, and not loaded a second time.
 
     Raises `BundleMissing`, `BundleCorrupt`, or `EmbeddingSpaceMismatch` if index and model do not belong together.
     """
@@ -180,7 +184,8 @@ def load_bundle(home: Home, compute: Compute, bundle_id: str | None = None) -> B
         species = Taxonomy(tuple(Species(**record) for record in names))
     except (KeyError, TypeError, ValueError, InvalidConfig) as error:
         raise _unreadable(artifact, error) from error
-    model = load_model(home, model_id, compute)
+    if model is None or model.model_id != model_id:
+        model = load_model(home, model_id, compute)
     gallery = Gallery.load(artifact.root, expected_space_id=model.encoder.space_id, compute=compute)
     unnamed = [s for s in gallery.species_ids if s not in species]
     if unnamed:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.special import log_softmax
 
-from models.bundle import Bundle, load_bundle
+from models.bundle import Bundle, TrainedModel, load_bundle
 from models.compute import Compute
 from models.decoding import decode_image
 from models.encoder import Encoded
@@ -44,9 +44,11 @@ class Identifier:
         self.higher_taxa = HigherTaxa(self.species)
 
     @classmethod
-    def load(cls, home: Home, compute: Compute, bundle_id: str | None = None) -> "Identifier":
-        """With the active bundle of `home`, or a named one. Raises `BundleError`."""
-        return cls(load_bundle(home, compute, bundle_id))
+    def load(
+        cls, home: Home, compute: Compute, bundle_id: str | None = None, *, model: TrainedModel | None = None
+    ) -> "Identifier":
+        """With the active bundle of `home`, or a named one; `model` as in `load_bundle`. Raises `BundleError`."""
+        return cls(load_bundle(home, compute, bundle_id, model=model))
 
     @property
     def bundle_id(self) -> str:

@@ -1,9 +1,11 @@
 """Fixtures shared by all tests: a small drawn flora, and a home in which a tiny network was trained on it."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from postgres import PostgresServer, server_programs
 from tests_support import TINY_CONFIG
 
 from indexer.build_gallery import build
@@ -67,3 +69,29 @@ def tiny_home(trained_home: Home, tmp_path: Path) -> Home:
     """A copy of the trained home that a test may change."""
     shutil.copytree(trained_home.root, tmp_path / "home")
     return Home(tmp_path / "home")
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A server for this run of the tests; without PostgreSQL the tests that need it are skipped."""
+    programs = server_programs()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
+    server = PostgresServer(programs)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """Address of an empty PostgreSQL database for one test."""
+    name = postgres_server.create_database()
+    yield postgres_server.url(name)
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_home(request: pytest.FixtureRequest, tmp_path: Path) -> Home:
+    """A home without anything, on each of the databases in turn."""
+    url = request.getfixturevalue("postgres_url") if request.param == "postgresql" else None
+    return Home(tmp_path / "home", url)

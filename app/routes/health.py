@@ -18,10 +18,11 @@ async def healthz() -> Health:
 @router.get("/readyz", summary="Can the service identify plants?", responses=problems(503))
 async def readyz(serving: ServingDependency) -> Readiness:
     """The bundle that answers, or 503 with what is missing and how to mend it."""
-    identifier = serving.bundle.identifier
+    identifier = serving.identifier
     return Readiness(
         status="ready",
         bundle_id=identifier.bundle_id,
         model_id=identifier.model_id,
         species_count=len(identifier.species_ids),
+        complaint=serving.complaint,
     )

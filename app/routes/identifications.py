@@ -9,7 +9,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from app.dependencies import ServingDependency, SettingsDependency, UploadBudgetDependency
 from app.error_responses import request_id_of
-from app.identification_form import FORM_SCHEMA, read_options
+from app.identification_form import FORM_SCHEMA, form_shape, read_options
 from app.routes.documented_errors import problems
 from app.routes.sheets import image_url, thumbnail_url
 from app.schemas import (
@@ -22,7 +22,7 @@ from app.schemas import (
     SpeciesName,
     UnknownBody,
 )
-from app.uploads import UploadLimits, read_upload
+from app.uploads import read_upload
 from models.catalogue import Catalogue
 from models.errors import UnknownSheet
 from models.retrieval import Candidate, Identification, Novelty, PredictionSet, RollUp, SheetMatch
@@ -50,15 +50,17 @@ async def create_identification(
     Photos are JPEG, PNG, WebP or TIFF. They are held in memory for the answer and never stored; what
     they tell of place and camera is not read.
     """
-    bundle = serving.bundle
-    bundle.queue.refuse_when_full()
-    limits = UploadLimits(settings.max_photos, settings.max_upload_bytes)
+    # Asked for once: this request ends with the bundle that it began with, whatever is activated meanwhile.
+    identifier = serving.identifier
+    serving.queue.refuse_when_full()
+    shape = form_shape(max_photos=settings.max_photos, max_photo_bytes=settings.max_upload_bytes)
     with budget.share() as share:
-        form = await read_upload(request.headers, request.receive, limits, share)
-        options = read_options(form.texts, photo_count=len(form.photos))
+        form = await read_upload(request.headers, request.receive, shape, share)
+        options = read_options(form.texts, photo_count=len(form.files))
         started = time.perf_counter()
-        identification = await bundle.queue.identify(
-            form.photos,
+        identification = await serving.queue.identify(
+            identifier,
+            form.files,
             top_k=options.top_k,
             sheets_per_candidate=options.sheets_per_candidate,
             client_gone=lambda: _client_gone(request),

@@ -1,13 +1,18 @@
 """The web page and its files."""
 
+from html import escape
 from pathlib import Path
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
+from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
+from app.curation_access import check_curation
 from app.dependencies import SettingsDependency
+from app.error_responses import CurationOff, ForeignPage
+from app.settings import Settings
 
 STATIC = Path(__file__).resolve().parent.parent / "static"
 
@@ -33,10 +38,25 @@ def static_files() -> StaticFiles:
 
 
 @router.get("/")
-async def page(settings: SettingsDependency) -> HTMLResponse:
-    """The page on which photos are identified; it knows the limits before it sends."""
-    template = (STATIC / "index.html").read_text(encoding="utf-8")
-    html = template.replace("{max_photos}", str(settings.max_photos)).replace(
-        "{max_upload_bytes}", str(settings.max_upload_bytes)
-    )
+async def page(request: Request, settings: SettingsDependency) -> HTMLResponse:
+    """The page; it knows the limits before it sends, and whether the collection can be changed from where it is."""
+    html = (STATIC / "index.html").read_text(encoding="utf-8")
+    known = {
+        "max_photos": str(settings.max_photos),
+        "max_upload_bytes": str(settings.max_upload_bytes),
+        "curation_refusal": escape(_curation_refusal(settings, request.headers)),
+    }
+    for name, value in known.items():
+        html = html.replace(f"{{{name}}}", value)
     return HTMLResponse(html, headers={"Cache-Control": REVALIDATE})
+
+
+def _curation_refusal(settings: Settings, headers: Headers) -> str:
+    """Why changes would be refused, or nothing when they would not."""
+    try:
+        check_curation(settings, headers)
+    except CurationOff as error:
+        return str(error)
+    except ForeignPage:
+        pass  # A link on another site led here; what this page sends comes from this page.
+    return ""

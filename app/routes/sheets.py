@@ -1,9 +1,6 @@
 """`/v1/sheets`: herbarium sheets, what they are and what they look like."""
 
-from collections.abc import Generator
-from contextlib import closing
-from itertools import islice
-from typing import Annotated, cast
+from typing import Annotated
 
 import anyio
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -54,14 +51,15 @@ def list_sheets(
     species_id: Annotated[str, Query(min_length=1, max_length=200)],
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     offset: Annotated[int, Query(ge=0, le=MAX_OFFSET)] = 0,
+    removed: Annotated[bool, Query(description="those that were removed and can be restored")] = False,
 ) -> SheetPage:
     """A page of a species' sheets, by sheet id."""
     entry = directory.get(SpeciesId(species_id))
-    # A half-read result would keep its database connection until it is collected.
-    with closing(cast(Generator[Sheet, None, None], catalogue.sheets(entry.species.species_id))) as sheets:
-        page = list(islice(sheets, offset, offset + limit))
-    total = max(entry.sheet_count, offset + len(page) if page else 0)
-    bodies = [_body(sheet, entry.species) for sheet in page]
+    found = entry.species.species_id
+    page = catalogue.sheets_page(found, limit=limit, offset=offset, removed=removed)
+    counted = catalogue.removed_count(found) if removed else entry.sheet_count
+    total = max(counted, offset + len(page) if page else 0)
+    bodies = [sheet_body(sheet, entry.species) for sheet in page]
     return SheetPage(total=total, limit=limit, offset=offset, sheets=bodies)
 
 
@@ -69,7 +67,7 @@ def list_sheets(
 def get_sheet(sheet_id: SheetId, catalogue: CatalogueDependency) -> SheetBody:
     """What is known of a sheet, and where its image is."""
     sheet = catalogue.get_sheet(sheet_id)
-    return _body(sheet, catalogue.get_species(sheet.species_id))
+    return sheet_body(sheet, catalogue.get_species(sheet.species_id))
 
 
 @router.get(
@@ -125,7 +123,8 @@ def _has_current_copy(request: Request, etag: str) -> bool:
     return etag in offered or "*" in offered
 
 
-def _body(sheet: Sheet, species: Species) -> SheetBody:
+def sheet_body(sheet: Sheet, species: Species) -> SheetBody:
+    """What is sent of a sheet."""
     return SheetBody(
         sheet_id=sheet.sheet_id,
         species_id=sheet.species_id,
@@ -135,6 +134,9 @@ def _body(sheet: Sheet, species: Species) -> SheetBody:
         catalog_number=sheet.specimen.catalog_number,
         license=sheet.license,
         rights_holder=sheet.rights_holder,
+        added_at=None if sheet.added_at is None else sheet.added_at.isoformat(),
+        removed_at=None if sheet.removed_at is None else sheet.removed_at.isoformat(),
+        removed=sheet.removed,
         width=sheet.image.width,
         height=sheet.image.height,
         image_url=image_url(sheet.sheet_id),

@@ -24,16 +24,17 @@ def list_species(
 ) -> SpeciesPage:
     """A page of the species that have every word of `q`, by scientific name. Counts may be half a minute old."""
     entries, total = directory.find(q, limit=limit, offset=offset)
-    return SpeciesPage(total=total, limit=limit, offset=offset, species=[_body(entry) for entry in entries])
+    return SpeciesPage(total=total, limit=limit, offset=offset, species=[species_body(entry) for entry in entries])
 
 
 @router.get("/v1/species/{species_id:path}", summary="One species", responses=problems(404, 422, 503))
 def get_species(species_id: str, directory: DirectoryDependency) -> SpeciesBody:
     """A species with its counts of sheets and field photos."""
-    return _body(directory.get(SpeciesId(species_id)))
+    return species_body(directory.get(SpeciesId(species_id)))
 
 
-def _body(entry: SpeciesEntry) -> SpeciesBody:
+def species_body(entry: SpeciesEntry) -> SpeciesBody:
+    """What is sent of a species."""
     species = entry.species
     return SpeciesBody(
         species_id=species.species_id,

@@ -1,4 +1,6 @@
 import { byId, counted, element, image, percent } from "./dom.js";
+import { scientificName, sheetName, thumbnail } from "./names.js";
+import { sheetTools } from "./sheet_actions.js";
 import { showLarge } from "./viewer.js";
 
 const SOURCES = {
@@ -106,6 +108,7 @@ export class Answer {
       large: thumbnail(sheet, 2048),
       caption: [element("b", {}, sheetName(sheet)), element("span", {}, similarityWords(sheet.similarity))],
       title: `${candidate.scientific_name}, ${sheetName(sheet)}`,
+      tools: (close) => sheetTools(sheet, { beforeAsking: close }),
       thumbnails: candidate.sheets.map((each, index) => ({
         source: thumbnail(each, 160),
         title: `Sheet ${index + 1} of ${counted(candidate.sheets.length, "sheet")}`,
@@ -153,28 +156,6 @@ function setWords(set) {
   return [element("b", {}, `Set of ${coverage} coverage: `), ...names, `${more} – ${set.guarantee}`];
 }
 
-/** The name in italics, its authorship upright, as botanists write it. */
-export function scientificName({ scientific_name: name }) {
-  const words = name.split(" ");
-  const isEpithet = (word) => /^[a-z×-]+\.?$/.test(word);
-  let end = 1;
-  while (end < words.length && isEpithet(words[end])) end += 1;
-  const authorship = words.slice(end).join(" ");
-  const written = element("span", { className: "name" }, element("i", {}, words.slice(0, end).join(" ")));
-  if (authorship) written.append(" ", element("span", { className: "authorship" }, authorship));
-  return written;
-}
-
-/** How a herbarium cites the sheet, or its id where nothing better is known. */
-export function sheetName(sheet) {
-  const codes = [sheet.institution_code, sheet.collection_code, sheet.catalog_number].filter(Boolean);
-  return codes.length ? codes.join(" ") : `Sheet ${sheet.sheet_id.slice(0, 8)}`;
-}
-
-export function thumbnail(sheet, size) {
-  return sheet.thumbnail_url.replace(/size=\d+/, `size=${size}`);
-}
-
 function scrollTo(target) {
   const calm = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
   target.scrollIntoView({ behavior: calm ? "auto" : "smooth", block: "start" });
@@ -193,10 +174,10 @@ function candidateNotes(candidate) {
   return notes;
 }
 
-function fillFigure(figure, { source, large, caption, title, thumbnails, chosen, onChoose }) {
+function fillFigure(figure, { source, large, caption, title, tools, thumbnails, chosen, onChoose }) {
   const hadFocus = figure.contains(document.activeElement);
   const zoom = element("button", { type: "button", className: "mount", "aria-label": `${title}: enlarge` }, image(source, title));
-  zoom.addEventListener("click", () => showLarge(large, title));
+  zoom.addEventListener("click", () => showLarge(large, title, tools));
   figure.replaceChildren(zoom, element("figcaption", {}, ...caption));
   if (thumbnails.length > 1) {
     const strip = element("div", { className: "strip", role: "group", "aria-label": "Other images" });

@@ -1,3 +1,5 @@
+import { ServiceError } from "./api.js";
+
 /** The element with this id; the page is broken without it. */
 export function byId(id) {
   const found = document.getElementById(id);
@@ -40,4 +42,31 @@ export function percent(fraction) {
 /** “1 sheet”, “3 sheets”. */
 export function counted(count, noun) {
   return `${count.toLocaleString()} ${noun}${count === 1 ? "" : "s"}`;
+}
+
+/** Text with `code` between backticks as an array of nodes and strings. */
+export function withCode(text) {
+  return text.split("`").map((part, index) => (index % 2 ? element("code", {}, part) : part));
+}
+
+/** Shows `words` (text or nodes) in an element that is hidden while there are none. */
+export function tell(target, ...words) {
+  const said = words.filter(Boolean);
+  target.replaceChildren(...said);
+  target.hidden = said.length === 0;
+}
+
+/** What to say of an error: the service's own words, or that the page is at fault, which the console then tells. */
+export function errorWords(error) {
+  if (error instanceof ServiceError) return error.message;
+  console.error(error);
+  return "Something went wrong on this page. Load it again.";
+}
+
+const timeFormat = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+
+/** “3 May 2026, 14:05”, here and now; what is no time stays as it is. */
+export function when(iso) {
+  const time = new Date(iso);
+  return Number.isNaN(time.getTime()) ? iso : timeFormat.format(time);
 }

@@ -1,6 +1,8 @@
-import { scientificName, sheetName, thumbnail } from "./answer.js";
 import { getJson } from "./api.js";
-import { byId, counted, element, image } from "./dom.js";
+import { curation } from "./curation.js";
+import { byId, counted, element, image, tell } from "./dom.js";
+import { scientificName, sheetName, thumbnail } from "./names.js";
+import { restoreTool, SHEETS_CHANGED, sheetNow, sheetTools } from "./sheet_actions.js";
 import { showLarge } from "./viewer.js";
 
 const SPECIES_PER_PAGE = 60;
@@ -48,6 +50,7 @@ export class Herbarium {
   #sheets;
   #searching;
   #onError;
+  #shown = { speciesId: "", removed: false };
 
   constructor(onError) {
     this.#onError = onError;
@@ -59,6 +62,7 @@ export class Herbarium {
       clearTimeout(this.#searching);
       this.#searching = setTimeout(() => this.showSpecies().catch(onError), 200);
     });
+    document.addEventListener(SHEETS_CHANGED, (event) => this.#onSheetsChanged(event.detail.sheetIds).catch(onError));
   }
 
   async showSpecies() {
@@ -70,20 +74,51 @@ export class Herbarium {
     });
   }
 
-  async showSheets(speciesId) {
+  /** The sheets of a species, or with `removed` those that were removed and can be restored. */
+  async showSheets(speciesId, removed = false) {
     const title = byId("sheets-title");
     title.replaceChildren("…");
     byId("sheets-family").textContent = byId("sheets-count").textContent = "";
+    tell(byId("sheets-removed"));
     byId("sheets-grid").replaceChildren();
+    this.#shown = { speciesId, removed };
+    await this.#showHead();
+    await this.#sheets.begin(async (offset) => {
+      const asked = { species_id: speciesId, limit: SHEETS_PER_PAGE, offset, ...(removed ? { removed } : {}) };
+      const page = await getJson(`/v1/sheets?${new URLSearchParams(asked)}`);
+      if (removed) byId("sheets-count").textContent = removedWords(page.total);
+      return { total: page.total, items: page.sheets.map((sheet) => (removed ? removedItem(sheet) : sheetItem(sheet))) };
+    });
+  }
+
+  async #showHead() {
+    const { speciesId, removed } = this.#shown;
     const species = await getJson(`/v1/species/${encodeURIComponent(speciesId)}`);
-    title.replaceChildren(scientificName(species));
+    if (this.#shown.speciesId !== speciesId || this.#shown.removed !== removed) return;
+    byId("sheets-title").replaceChildren(...(removed ? ["Removed sheets of ", scientificName(species)] : [scientificName(species)]));
     byId("sheets-family").textContent = species.family ?? "";
+    const here = `#/species/${encodeURIComponent(speciesId)}`;
+    const other = removed
+      ? element("a", { href: here }, "Back to its sheets")
+      : element("a", { href: `${here}/removed` }, "Removed sheets of this species");
+    tell(byId("sheets-removed"), removed || curation.allowed ? other : null);
+    if (removed) return;
     byId("sheets-count").textContent =
       `${counted(species.sheet_count, "herbarium sheet")}, ${counted(species.field_photo_count, "field photo")} in this collection`;
-    await this.#sheets.begin(async (offset) => {
-      const page = await getJson(`/v1/sheets?${new URLSearchParams({ species_id: speciesId, limit: SHEETS_PER_PAGE, offset })}`);
-      return { total: page.total, items: page.sheets.map(sheetItem) };
-    });
+  }
+
+  /** Shows sheets that were changed as they are now, each in its place. */
+  async #onSheetsChanged(sheetIds) {
+    const items = [...byId("sheets-grid").children].filter((item) => sheetIds.includes(item.dataset.sheetId));
+    if (byId("sheets").hidden || !items.length) return;
+    const hadFocus = items.some((item) => item.contains(document.activeElement));
+    for (const item of items) {
+      const sheet = await sheetNow(item.dataset.sheetId);
+      const now = sheet.removed ? removedItem(sheet) : sheet.species_id === this.#shown.speciesId ? sheetItem(sheet) : movedItem(sheet);
+      item.replaceWith(now);
+      if (hadFocus) now.querySelector("a, button")?.focus();
+    }
+    await this.#showHead();
   }
 }
 
@@ -94,12 +129,35 @@ function speciesItem(species) {
 }
 
 function sheetItem(sheet) {
+  return sheetFigure(sheet, { tools: sheetTools(sheet) });
+}
+
+function removedItem(sheet) {
+  return sheetFigure(sheet, { state: "Removed", tools: restoreTool(sheet) });
+}
+
+function movedItem(sheet) {
+  const link = element("a", { href: `#/species/${encodeURIComponent(sheet.species_id)}` }, scientificName(sheet));
+  return sheetFigure(sheet, { state: ["Moved to ", link], tools: [] });
+}
+
+/** `state` says what became of it, where it is no longer a sheet of this species. */
+function sheetFigure(sheet, { state = null, tools }) {
   const title = `${sheet.scientific_name}, ${sheetName(sheet)}`;
   const picture = image(thumbnail(sheet, 320), title);
   picture.loading = "lazy";
   const open = element("button", { type: "button", className: "mount", "aria-label": `${title}: enlarge` }, picture);
-  open.addEventListener("click", () => showLarge(thumbnail(sheet, 2048), title));
+  const viewerTools = (close) => (state ? [] : sheetTools(sheet, { beforeAsking: close }));
+  open.addEventListener("click", () => showLarge(thumbnail(sheet, 2048), title, viewerTools));
   const rights = [sheet.rights_holder, sheet.license].filter(Boolean).join(", ");
-  return element("li", {}, element("figure", {}, open,
-    element("figcaption", {}, element("b", {}, sheetName(sheet)), rights ? element("span", {}, rights) : null)));
+  const caption = element("figcaption", {}, element("b", {}, sheetName(sheet)), rights ? element("span", {}, rights) : null);
+  const item = element("li", { className: state ? "gone" : "", "data-sheet-id": sheet.sheet_id }, element("figure", {}, open, caption));
+  if (state) item.append(element("p", { className: "sheet-state" }, ...[state].flat()));
+  if (tools.length) item.append(element("div", { className: "sheet-tools" }, ...tools));
+  return item;
+}
+
+function removedWords(count) {
+  if (count === 0) return "No sheet of this species was removed, or the files are deleted for good.";
+  return `${counted(count, "sheet")}, out of the collection until restored; the files are kept until they are cleaned up.`;
 }

@@ -1,15 +1,26 @@
 import { Answer } from "./answer.js";
-import { getJson, identify, ServiceError } from "./api.js";
-import { byId, counted } from "./dom.js";
+import { identify } from "./api.js";
+import { BuildStrip } from "./build.js";
+import { CurateForm, showRecent } from "./curate.js";
+import { byId, counted, errorWords } from "./dom.js";
 import { Herbarium } from "./herbarium.js";
+import { readiness } from "./service.js";
 import { Tray } from "./tray.js";
+import { Versions } from "./versions.js";
 
 const TOP_K = 5;
 
 const answer = new Answer();
 const herbarium = new Herbarium(showNotice);
 const maxPhotos = Number(document.body.dataset.maxPhotos);
-const tray = new Tray({ maxPhotos, maxBytes: Number(document.body.dataset.maxUploadBytes), onChange: onPhotosChanged });
+const maxBytes = Number(document.body.dataset.maxUploadBytes);
+const tray = new Tray({
+  form: "form", list: "previews", inputs: ["files", "camera"],
+  noun: "photo", most: maxPhotos, maxBytes, onChange: onPhotosChanged,
+});
+const build = new BuildStrip({ onChanges: showRecent });
+new CurateForm({ maxBytes, onAdded: () => build.look() });
+const versions = new Versions();
 
 let running = null;
 
@@ -32,9 +43,8 @@ function complain(words) {
 
 function showNotice(error) {
   const notice = byId("notice");
-  notice.textContent = error instanceof ServiceError ? error.message : "Something went wrong on this page. Load it again.";
+  notice.textContent = errorWords(error);
   notice.hidden = false;
-  if (!(error instanceof ServiceError)) console.error(error);
 }
 
 function setRunning(controller) {
@@ -59,9 +69,9 @@ function onProgress(part) {
 
 async function onSubmit(event) {
   event.preventDefault();
-  if (running || !tray.photos.length) return;
+  if (running || !tray.items.length) return;
   const controller = new AbortController();
-  const photos = tray.photos;
+  const photos = tray.items;
   complain("");
   answer.clear();
   setRunning(controller);
@@ -76,19 +86,23 @@ async function onSubmit(event) {
     byId("submit").focus();
     say("");
     if (error.name === "AbortError") say("Cancelled.");
-    else complain(error instanceof ServiceError ? error.message : "Something went wrong on this page. Load it again.");
-    if (!(error instanceof ServiceError) && error.name !== "AbortError") console.error(error);
+    else complain(errorWords(error));
   }
 }
 
-/** `#/`, `#/species` and `#/species/<id>`; the answer stays while one looks at the herbarium. */
+const VIEWS = ["identify", "species", "sheets", "curate", "versions"];
+
+/**
+ * `#/`, `#/species`, `#/species/<id>`, `#/species/<id>/removed`, `#/curate` and `#/versions`. The answer and what was
+ * typed stay while one looks at something else.
+ */
 async function route(event) {
   const parts = location.hash.replace(/^#\/?/, "").split("/").filter(Boolean);
-  const view = parts[0] === "species" ? (parts[1] ? "sheets" : "species") : "identify";
-  for (const id of ["identify", "species", "sheets"]) byId(id).hidden = id !== view;
+  const named = parts[0] === "species" && parts[1] ? "sheets" : parts[0];
+  const view = VIEWS.includes(named) ? named : "identify";
+  for (const id of VIEWS) byId(id).hidden = id !== view;
   for (const link of document.querySelectorAll("[data-view-link]")) {
-    const current = link.dataset.viewLink === (view === "identify" ? "identify" : "species");
-    if (current) link.setAttribute("aria-current", "page");
+    if (link.dataset.viewLink === (view === "sheets" ? "species" : view)) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
   if (view !== "identify") {
@@ -96,18 +110,11 @@ async function route(event) {
     window.scrollTo(0, 0);
     if (event) byId(`${view}-title`).focus({ preventScroll: true });
   }
+  build.place(["curate", "versions"].includes(view) ? byId(view) : null);
   try {
     if (view === "species") await herbarium.showSpecies();
-    if (view === "sheets") await herbarium.showSheets(decodeURIComponent(parts[1]));
-  } catch (error) {
-    showNotice(error);
-  }
-}
-
-async function tellReadiness() {
-  try {
-    const ready = await getJson("/readyz");
-    byId("bundle").textContent = `${ready.species_count.toLocaleString()} species · collection ${ready.bundle_id}`;
+    if (view === "sheets") await herbarium.showSheets(decodeURIComponent(parts[1]), parts[2] === "removed");
+    if (view === "versions") await versions.look();
   } catch (error) {
     showNotice(error);
   }
@@ -118,4 +125,4 @@ byId("form").addEventListener("submit", onSubmit);
 byId("cancel").addEventListener("click", () => running?.abort());
 window.addEventListener("hashchange", route);
 route();
-tellReadiness();
+readiness().catch(showNotice);

@@ -3,23 +3,31 @@ import { byId, element, image } from "./dom.js";
 const ACCEPTED = /^image\/(jpeg|png|webp|tiff|pjpeg|jpg)$/;
 const ACCEPTED_NAME = /\.(jpe?g|png|webp|tiff?)$/i;
 
-/** The photos that will be sent: chosen, dropped or pasted, with previews and a way to take each out again. */
+/** The images that will be sent: chosen, dropped or pasted, with previews and a way to take each out again. */
 export class Tray {
-  #photos = [];
-  #list = byId("previews");
-  #form = byId("form");
-  #maxPhotos;
+  #items = [];
+  #form;
+  #list;
+  #inputs;
+  #noun;
+  #most;
   #maxBytes;
   #onChange;
   #locked = false;
 
-  /** `onChange(photos, complaint)`: `complaint` tells what was left out and why, or is empty. */
-  constructor({ maxPhotos, maxBytes, onChange }) {
-    this.#maxPhotos = maxPhotos;
+  /**
+   * `form`, `list` and `inputs` are ids; `noun` is what an image is called; at most `most` are taken.
+   * `onChange(items, complaint)`: `complaint` tells what was left out and why, or is empty.
+   */
+  constructor({ form, list, inputs, noun, most, maxBytes, onChange }) {
+    this.#form = byId(form);
+    this.#list = byId(list);
+    this.#inputs = inputs.map(byId);
+    this.#noun = noun;
+    this.#most = most;
     this.#maxBytes = maxBytes;
     this.#onChange = onChange;
-    for (const id of ["files", "camera"]) {
-      const input = byId(id);
+    for (const input of this.#inputs) {
       input.addEventListener("change", () => {
         this.add([...input.files]);
         input.value = ""; // so that the same file can be chosen again
@@ -28,23 +36,23 @@ export class Tray {
     this.#listenForDrops();
     document.addEventListener("paste", (event) => {
       const files = [...(event.clipboardData?.files ?? [])];
-      if (files.length) {
+      if (files.length && this.#isOpen) {
         event.preventDefault();
         this.add(files);
       }
     });
   }
 
-  /** Photos as `{ file, url }`, in their order. */
-  get photos() {
-    return [...this.#photos];
+  /** Images as `{ file, url }`, in their order. */
+  get items() {
+    return [...this.#items];
   }
 
   /** While an upload runs nothing is added or taken out. */
   set locked(locked) {
     this.#locked = locked;
     this.#form.classList.toggle("locked", locked);
-    for (const control of this.#form.querySelectorAll("input, .remove")) control.disabled = locked;
+    for (const control of [...this.#inputs, ...this.#list.querySelectorAll(".remove")]) control.disabled = locked;
   }
 
   add(files) {
@@ -53,42 +61,67 @@ export class Tray {
     for (const file of files) {
       const refusal = this.#refusal(file);
       if (refusal) complaints.push(refusal);
-      else this.#photos.push({ file, url: URL.createObjectURL(file) });
+      else this.#items.push({ file, url: URL.createObjectURL(file), note: "" });
     }
+    this.#changed([...new Set(complaints)].join(" "));
+  }
+
+  /** Takes out an image that has been sent. */
+  take(item) {
+    const position = this.#items.indexOf(item);
+    if (position < 0) return;
+    this.#items.splice(position, 1);
+    URL.revokeObjectURL(item.url);
     this.#render();
-    this.#onChange(this.photos, [...new Set(complaints)].join(" "));
+  }
+
+  /** Says below an image what is wrong with it; nothing takes that away. */
+  note(item, words) {
+    item.note = words;
+    this.#render();
+  }
+
+  /** Takes photos only while its view is seen and no dialog lies over it. */
+  get #isOpen() {
+    return this.#form.offsetParent !== null && !document.querySelector("dialog[open]");
   }
 
   #refusal(file) {
-    if (this.#photos.length >= this.#maxPhotos) return `Only ${this.#maxPhotos} photos can be sent; the rest was left out.`;
+    if (this.#items.length >= this.#most) return `Only ${this.#most} ${this.#noun}s can be sent at one time; the rest was left out.`;
     if (file.size === 0) return "One file is empty and was left out.";
     if (file.size > this.#maxBytes) return `One file is larger than ${Math.floor(this.#maxBytes / 2 ** 20)} MB and was left out.`;
     if (!ACCEPTED.test(file.type) && !ACCEPTED_NAME.test(file.name)) {
-      return "One file is not a photo and was left out; JPEG, PNG, WebP and TIFF are accepted.";
+      return `One file is not a ${this.#noun} and was left out; JPEG, PNG, WebP and TIFF are accepted.`;
     }
     return "";
   }
 
-  #remove(photo) {
+  #remove(item) {
     if (this.#locked) return;
-    const position = this.#photos.indexOf(photo);
-    this.#photos.splice(position, 1);
-    URL.revokeObjectURL(photo.url);
-    this.#render();
-    this.#onChange(this.photos, "");
+    const position = this.#items.indexOf(item);
+    this.take(item);
+    this.#changed("");
     const left = this.#list.querySelectorAll(".remove");
-    (left[Math.min(position, left.length - 1)] ?? byId("files")).focus();
+    (left[Math.min(position, left.length - 1)] ?? this.#inputs[0]).focus();
+  }
+
+  #changed(complaint) {
+    this.#render();
+    this.#onChange(this.items, complaint);
   }
 
   #render() {
-    this.#form.classList.toggle("filled", this.#photos.length > 0);
-    this.#list.replaceChildren(
-      ...this.#photos.map((photo, index) => {
-        const remove = element("button", { type: "button", className: "remove", "aria-label": `Remove photo ${index + 1}` }, "×");
-        remove.addEventListener("click", () => this.#remove(photo));
-        return element("li", {}, image(photo.url, `Photo ${index + 1}`, `Photo ${index + 1}: no preview`), remove);
-      }),
-    );
+    this.#form.classList.toggle("filled", this.#items.length > 0);
+    this.#list.replaceChildren(...this.#items.map((item, index) => this.#listItem(item, `${this.#noun} ${index + 1}`)));
+  }
+
+  #listItem(item, name) {
+    const title = name.charAt(0).toUpperCase() + name.slice(1);
+    const remove = element("button", { type: "button", className: "remove", "aria-label": `Remove ${name}`, disabled: this.#locked }, "×");
+    remove.addEventListener("click", () => this.#remove(item));
+    const note = item.note ? element("p", { className: "preview-note" }, item.note) : null;
+    const preview = image(item.url, title, `${title}: no preview`);
+    return element("li", { className: item.note ? "refused" : "" }, element("div", { className: "preview" }, preview, remove), note);
   }
 
   #listenForDrops() {
@@ -97,7 +130,7 @@ export class Tray {
       depth = Math.max(0, depth + change);
       this.#form.classList.toggle("dragging", depth > 0);
     };
-    const carriesFiles = (event) => event.dataTransfer?.types.includes("Files");
+    const carriesFiles = (event) => this.#isOpen && event.dataTransfer?.types.includes("Files");
     document.addEventListener("dragenter", (event) => carriesFiles(event) && mark(1));
     document.addEventListener("dragleave", (event) => carriesFiles(event) && mark(-1));
     document.addEventListener("dragover", (event) => carriesFiles(event) && event.preventDefault());

@@ -23,8 +23,9 @@ class Viewer {
     this.#listenForDrags();
   }
 
-  show(source, caption) {
+  show(source, caption, tools) {
     byId("viewer-caption").replaceChildren(caption);
+    byId("viewer-curation").replaceChildren(...tools(() => this.#dialog.close()));
     this.#image.alt = caption;
     this.#image.src = source;
     this.#dialog.showModal();
@@ -77,7 +78,7 @@ class Viewer {
 
 const viewer = new Viewer();
 
-/** Shows the image at `source` large; `caption` is text. */
-export function showLarge(source, caption) {
-  viewer.show(source, caption);
+/** Shows the image at `source` large; `caption` is text. `tools(close)` gives buttons for what it shows. */
+export function showLarge(source, caption, tools = () => []) {
+  viewer.show(source, caption, tools);
 }

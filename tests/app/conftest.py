@@ -12,10 +12,9 @@ from fastapi.testclient import TestClient
 from PIL import Image as PillowImage
 from PIL import ImageDraw
 
-from app.inference import InferenceQueue
 from app.main import create_app
 from app.serve import AnnouncingServer, build_server
-from app.serving import ActiveBundle, Missing, OpenCatalogue, Serving, open_collection
+from app.serving import Missing, OpenCatalogue, Serving, open_collection, queue_for
 from app.settings import Settings
 from models.catalogue import Catalogue
 from models.decoding import decode_image
@@ -98,6 +97,7 @@ class FakeIdentifier:
         self._sheets = sheets
         self.hold = threading.Event()
         self.hold.set()
+        self.entered = threading.Event()
         self.failure: Exception | None = None
         self.answered = 0
         self.calibrated = True
@@ -115,6 +115,7 @@ class FakeIdentifier:
     def identify_tensors(self, pixels: np.ndarray, *, top_k: int = 5, sheets_per_candidate: int = 3) -> Identification:
         assert pixels.ndim == 4
         assert pixels.dtype == np.float32
+        self.entered.set()
         self.hold.wait(10)
         self.answered += 1
         if self.failure is not None:
@@ -155,16 +156,8 @@ def fake_identifier(home: Home) -> FakeIdentifier:
 
 def serving_with(identifier: FakeIdentifier | None, settings: Settings, collection: OpenCatalogue | Missing) -> Serving:
     """What a service with the stand-in, or with no bundle, answers from."""
-    if identifier is None:
-        return Serving(collection, Missing("nothing is built: run `voucher build`"))
-    inference = InferenceQueue(
-        identifier,
-        queue_limit=settings.queue_limit,
-        decode_workers=settings.decode_workers,
-        max_pixels=settings.max_pixels,
-        timeout_seconds=settings.request_timeout_seconds,
-    )
-    return Serving(collection, ActiveBundle(identifier, inference))
+    found = Missing("nothing is built: run `voucher build`") if identifier is None else identifier
+    return Serving(queue_for(settings), collection, found)
 
 
 @pytest.fixture
@@ -207,16 +200,19 @@ def client(make_client: Callable[..., TestClient]) -> TestClient:
 
 @pytest.fixture(scope="module")
 def serve_in_thread(collection_home: Home) -> Iterator[Callable[..., int]]:
-    """Runs the real server with the stand-in in a thread, with the settings that are given; gives its port."""
+    """Runs the real server in a thread, with the settings that are given; gives its port.
+
+    Without `load` the stand-in answers, of the small collection or another home that holds its species.
+    """
     running: list[tuple[AnnouncingServer, threading.Thread]] = []
 
-    def start(**given: object) -> int:
+    def start(home: Home = collection_home, load: Callable[[Settings], Serving] | None = None, **given: object) -> int:
         addresses: queue.SimpleQueue[str] = queue.SimpleQueue()
 
-        def load(settings: Settings) -> Serving:
-            return serving_with(fake_identifier(collection_home), settings, open_collection(collection_home))
+        def load_stand_in(settings: Settings) -> Serving:
+            return serving_with(fake_identifier(home), settings, open_collection(home))
 
-        server = build_server(Settings(home=collection_home.root, port=0, **given), addresses.put, load)
+        server = build_server(Settings(home=home.root, port=0, **given), addresses.put, load or load_stand_in)
         thread = threading.Thread(target=server.run)
         thread.start()
         running.append((server, thread))

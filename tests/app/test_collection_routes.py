@@ -201,6 +201,7 @@ def test_the_process_is_alive_and_ready(client: TestClient) -> None:
         "bundle_id": "bundle-1",
         "model_id": "model-1",
         "species_count": 3,
+        "complaint": None,
     }
 
 

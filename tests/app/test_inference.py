@@ -13,26 +13,26 @@ from models.errors import ImageTooLarge, ServiceOverloaded, UnreadableImage
 Encode = Callable[..., bytes]
 
 
-def queue_of(identifier: object, **given: object) -> InferenceQueue:
+def queue_of(**given: object) -> InferenceQueue:
     options = {"queue_limit": 4, "decode_workers": 2, "max_pixels": 50_000, "timeout_seconds": 5.0} | given
-    return InferenceQueue(identifier, **options)
+    return InferenceQueue(**options)
 
 
-async def ask(queue: InferenceQueue, *photos: bytes, **options: object) -> object:
-    return await queue.identify(photos, top_k=3, sheets_per_candidate=1, **options)
+async def ask(queue: InferenceQueue, identifier: object, *photos: bytes, **options: object) -> object:
+    return await queue.identify(identifier, photos, top_k=3, sheets_per_candidate=1, **options)
 
 
 def test_more_than_the_limit_is_refused_and_room_is_given_back(identifier, encode: Encode) -> None:
     async def scenario() -> None:
-        queue = queue_of(identifier, queue_limit=2)
+        queue = queue_of(queue_limit=2)
         identifier.hold.clear()
-        waiting = [asyncio.create_task(ask(queue, encode())) for _ in range(2)]
+        waiting = [asyncio.create_task(ask(queue, identifier, encode())) for _ in range(2)]
         await asyncio.sleep(0.05)
         assert queue.admitted == 2
         with pytest.raises(ServiceOverloaded):
             queue.refuse_when_full()
         with pytest.raises(ServiceOverloaded):
-            await ask(queue, encode())
+            await ask(queue, identifier, encode())
         identifier.hold.set()
         assert [answer.photo_count for answer in await asyncio.gather(*waiting)] == [1, 1]
         assert queue.admitted == 0
@@ -44,11 +44,13 @@ def test_more_than_the_limit_is_refused_and_room_is_given_back(identifier, encod
 
 def test_a_client_that_hung_up_is_dropped_before_its_turn(identifier, encode: Encode) -> None:
     async def scenario() -> None:
-        queue = queue_of(identifier)
+        queue = queue_of()
         identifier.hold.clear()
-        first = asyncio.create_task(ask(queue, encode()))
+        first = asyncio.create_task(ask(queue, identifier, encode()))
+        # Decoded side by side, the second could reach the network before the first.
+        assert await asyncio.to_thread(identifier.entered.wait, 10)
         gone = asyncio.Event()
-        second = asyncio.create_task(ask(queue, encode(), client_gone=gone.wait))
+        second = asyncio.create_task(ask(queue, identifier, encode(), client_gone=gone.wait))
         await asyncio.sleep(0.1)
         gone.set()
         with pytest.raises(ClientGone):
@@ -64,11 +66,11 @@ def test_a_client_that_hung_up_is_dropped_before_its_turn(identifier, encode: En
 
 def test_an_answer_that_takes_too_long_is_given_up(identifier, encode: Encode) -> None:
     async def scenario() -> None:
-        queue = queue_of(identifier, timeout_seconds=0.1)
+        queue = queue_of(timeout_seconds=0.1)
         identifier.hold.clear()
         started = time.monotonic()
         with pytest.raises(AnswerTimeout):
-            await ask(queue, encode())
+            await ask(queue, identifier, encode())
         assert time.monotonic() - started < 2
         assert queue.admitted == 0
         identifier.hold.set()
@@ -93,8 +95,8 @@ def test_no_more_photos_are_decoded_at_once_than_there_are_workers(identifier, e
     identifier.preprocess = preprocess
 
     async def scenario() -> None:
-        queue = queue_of(identifier, decode_workers=2, queue_limit=10)
-        await asyncio.gather(*(ask(queue, *[encode()] * 3) for _ in range(4)))
+        queue = queue_of(decode_workers=2, queue_limit=10)
+        await asyncio.gather(*(ask(queue, identifier, *[encode()] * 3) for _ in range(4)))
         queue.close()
 
     asyncio.run(scenario())
@@ -103,11 +105,11 @@ def test_no_more_photos_are_decoded_at_once_than_there_are_workers(identifier, e
 
 def test_a_bad_photo_is_named_by_its_position(identifier, encode: Encode) -> None:
     async def scenario() -> None:
-        queue = queue_of(identifier)
+        queue = queue_of()
         with pytest.raises(UnreadableImage, match=r"^photo 2: "):
-            await ask(queue, encode(), encode()[:600])
+            await ask(queue, identifier, encode(), encode()[:600])
         with pytest.raises(ImageTooLarge, match=r"^photo 1: "):
-            await ask(queue, encode(size=(500, 500)), encode())
+            await ask(queue, identifier, encode(size=(500, 500)), encode())
         assert queue.admitted == 0
         queue.close()
 
@@ -117,9 +119,9 @@ def test_a_bad_photo_is_named_by_its_position(identifier, encode: Encode) -> Non
 
 def test_the_event_loop_stays_free_while_the_network_runs(identifier, encode: Encode) -> None:
     async def scenario() -> int:
-        queue = queue_of(identifier)
+        queue = queue_of()
         identifier.hold.clear()
-        answer = asyncio.create_task(ask(queue, encode()))
+        answer = asyncio.create_task(ask(queue, identifier, encode()))
         turns = 0
         for _ in range(20):
             await asyncio.sleep(0.005)

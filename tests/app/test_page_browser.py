@@ -1,34 +1,15 @@
 """The page in a real browser."""
 
 import base64
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from browser import BROWSER_MARKS, PHONE, Pages, running_browser, until
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright (extra dev)")
 
-CHROMIUM = Path("/usr/bin/chromium")
-
-# Without the background switches Chromium calls home at every start.
-SWITCHES = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-DESKTOP = {"width": 1280, "height": 900}
-PHONE = {"width": 360, "height": 740}
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"needs {CHROMIUM} (Debian: apt-get install chromium)"),
-]
+pytestmark = BROWSER_MARKS
 
 DROP = """([encoded, type]) => {
   const bytes = Uint8Array.from(atob(encoded), (c) => c.charCodeAt(0));
@@ -54,36 +35,16 @@ def port(serve_in_thread: Callable[..., int]) -> int:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator["sync_api.Browser"]:
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=str(CHROMIUM), args=SWITCHES)
+    with running_browser() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture
 def open_page(browser: "sync_api.Browser", port: int) -> Iterator[Callable[..., "sync_api.Page"]]:
     """Opens the page; in the end no request went elsewhere, and nothing broke the policy or failed."""
-    contexts, requested, complaints = [], [], []
-
-    def open_page(viewport: dict[str, int] = DESKTOP, **options: object) -> "sync_api.Page":
-        context = browser.new_context(viewport=viewport, locale="en-GB", reduced_motion="reduce", **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(15_000)
-        page.on("request", lambda request: requested.append(request.url))
-        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(f"http://127.0.0.1:{port}/")
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    here = (f"http://127.0.0.1:{port}/", f"blob:http://127.0.0.1:{port}/")
-    assert requested
-    assert [url for url in requested if not url.startswith(here)] == []
-    # A refused upload is an error message of the network; anything else is a fault of the page.
-    assert [text for text in complaints if "the server responded with a status of 4" not in text] == []
+    pages = Pages(browser, port)
+    yield pages.open
+    pages.close()
 
 
 @pytest.fixture
@@ -91,14 +52,6 @@ def photo(encode: Callable[..., bytes], tmp_path: Path) -> Path:
     path = tmp_path / "photo.jpg"
     path.write_bytes(encode(11, size=(300, 400)))
     return path
-
-
-def until(page: "sync_api.Page", expression: str) -> None:
-    """Wait until `expression` is true; Playwright's own way needs eval, which the page's policy forbids."""
-    deadline = time.monotonic() + 15
-    while not page.evaluate(expression):
-        assert time.monotonic() < deadline, f"never true: {expression}"
-        page.wait_for_timeout(30)
 
 
 def identify(page: "sync_api.Page", *files: Path) -> None:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from app import command
 from app import serve as serve_module
 from app.serve import build_server
-from app.serving import Missing, Serving
+from app.serving import Missing, Serving, queue_for
 from app.settings import Settings
 from models.errors import DeviceUnavailable
 
@@ -122,7 +122,8 @@ def test_a_request_that_is_no_http_is_400(port: int) -> None:
 
 
 def test_a_port_that_is_taken_ends_with_a_message(port: int) -> None:
-    server = build_server(Settings(port=port), pytest.fail, load=lambda _: Serving(Missing("none"), Missing("none")))
+    none = Missing("none")
+    server = build_server(Settings(port=port), pytest.fail, load=lambda given: Serving(queue_for(given), none, none))
     with pytest.raises(SystemExit):
         server.run()
 

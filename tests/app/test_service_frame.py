@@ -88,10 +88,12 @@ def test_an_error_after_the_answer_has_begun_is_raised_not_answered_twice() -> N
 
 def test_the_description_tells_every_route_and_its_errors(client: TestClient) -> None:
     api = client.get("/openapi.json").json()
-    sheet = "/v1/sheets/{sheet_id}"
+    sheet, job, bundle = "/v1/sheets/{sheet_id}", "/v1/jobs/{job_id}", "/v1/bundles/{bundle_id}"
     assert set(api["paths"]) == {
-        *("/healthz", "/readyz", "/v1/identifications", "/v1/species", "/v1/species/{species_id}"),
-        *("/v1/sheets", sheet, f"{sheet}/image", f"{sheet}/thumbnail"),
+        *("/healthz", "/readyz", "/v1/identifications", "/v1/species", "/v1/species/{species_id}", "/v1/changes"),
+        *("/v1/sheets", sheet, f"{sheet}/image", f"{sheet}/thumbnail", f"{sheet}/restore"),
+        *("/v1/index-builds", "/v1/jobs", job, f"{job}/cancel", f"{job}/events"),
+        *("/v1/bundles", bundle, f"{bundle}/changes", f"{bundle}/activate"),
     }
     post = api["paths"]["/v1/identifications"]["post"]
     form = post["requestBody"]["content"]["multipart/form-data"]["schema"]

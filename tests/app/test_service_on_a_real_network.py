@@ -151,7 +151,7 @@ def with_a_failing_network(rig: Rig, failure: Exception) -> int:
     def fail(*arguments: object, **named: object) -> None:
         raise failure
 
-    service.app.state.serving.bundle.identifier.identify_tensors = fail
+    service.app.state.serving.identifier.identify_tensors = fail
     return send(service, rig.photo).status_code
 
 

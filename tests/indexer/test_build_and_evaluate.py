@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tests_support import noise_picture
 
-from indexer import build_gallery
+from indexer import build_content, build_gallery
 from indexer.build_gallery import build, describe, latest_model
 from indexer.embed import embed_images, run_batches
 from indexer.embedding_store import EmbeddingStore
@@ -90,7 +90,7 @@ def test_only_new_sheets_are_embedded_and_new_species_are_answered(tiny_home: Ho
         assert not new.in_classifier
         assert len(new.sheets) == 3
         gallery = identifier.bundle.gallery
-        vectors = gallery.sheet_vectors(gallery.rows_of(new.species.species_id).start, 3)
+        _, vectors = gallery.vectors_of(new.species.species_id)
         found = identifier.answer(Encoded(np.zeros((1, 6), np.float32), vectors[:1]), top_k=7)
         itself = next(c for c in found.candidates if c.species == new.species)
         as_photo = gallery.metric.apply(vectors[:1], Role.FIELD)[0]
@@ -106,10 +106,12 @@ def test_a_build_from_nothing_equals_one_that_reuses(tiny_home: Home) -> None:
         reused = load_bundle(tiny_home, CPU).gallery
         for shard in tiny_home.embeddings.rglob("*.parquet"):
             shard.unlink()
-        assert build(tiny_home, catalogue, CPU).embedded == 24
+        assert build(tiny_home, catalogue, CPU, from_nothing=True).embedded == 24
         fresh = load_bundle(tiny_home, CPU).gallery
     np.testing.assert_allclose(fresh.prototype_matrix(), reused.prototype_matrix(), atol=1e-6)
-    np.testing.assert_allclose(fresh.sheet_vectors(0, 24), reused.sheet_vectors(0, 24), atol=1e-6)
+    assert fresh.sheet_columns() == reused.sheet_columns()
+    sheets = fresh.sheet_columns()["sheet_id"].to_pylist()
+    np.testing.assert_allclose(fresh.vectors_for(sheets), reused.vectors_for(sheets), atol=1e-6)
 
 
 def test_a_killed_build_keeps_its_embeddings_and_the_active_bundle(
@@ -118,7 +120,7 @@ def test_a_killed_build_keeps_its_embeddings_and_the_active_bundle(
     before = active_artifact_id(tiny_home)
     for shard in tiny_home.embeddings.rglob("*.parquet"):
         shard.unlink()
-    monkeypatch.setattr(build_gallery, "_SHARD", 10)
+    monkeypatch.setattr(build_content, "_SHARD", 10)
 
     def die(stage: str, done: int, total: int) -> None:
         if stage == "embedding images" and done > 0:
@@ -126,9 +128,9 @@ def test_a_killed_build_keeps_its_embeddings_and_the_active_bundle(
 
     with Catalogue.open(tiny_home) as catalogue:
         with pytest.raises(KeyboardInterrupt):
-            build(tiny_home, catalogue, CPU, report=die)
+            build(tiny_home, catalogue, CPU, from_nothing=True, report=die)
         assert active_artifact_id(tiny_home) == before
-        built = build(tiny_home, catalogue, CPU)
+        built = build(tiny_home, catalogue, CPU, from_nothing=True)
     assert built.reused >= 10
 
 

@@ -142,7 +142,7 @@ def test_a_species_added_after_training_is_found_through_its_sheets(tiny_home: H
     publish_index(tiny_home, gallery, names, model.model_id)
     identifier = Identifier.load(tiny_home, CPU, "other")
     assert len(identifier.species_ids) == 7
-    vector = gallery.sheet_vectors(1, 1)[0]
+    (vector,) = gallery.vectors_for(["sheet1"])
     answer = identifier.answer(Encoded(np.zeros((1, 6), np.float32), vector[None]), top_k=7)
     by_id = {c.species.species_id: c for c in answer.candidates}
     new = by_id[SpeciesId("new")]
@@ -187,9 +187,9 @@ def republish(home: Home, kind: str, name: str, file: str, content: bytes | None
     parent = home.models if kind == MODEL_KIND else home.indexes
     old = read(parent / list_artifacts(parent)[0], kind=kind)
     with writing(parent, kind=kind, artifact_id=name, metadata={**old.metadata, **metadata}) as folder:
-        for path in old.root.iterdir():
-            if path.name != "manifest.json":
-                shutil.copy(path, folder / path.name)
+        # Without the modes: the files of an artifact are read-only.
+        shutil.copytree(old.root, folder, copy_function=shutil.copyfile, dirs_exist_ok=True)
+        (folder / "manifest.json").unlink()
         if content is not None:
             (folder / file).write_bytes(content)
 
@@ -201,7 +201,7 @@ def republish(home: Home, kind: str, name: str, file: str, content: bytes | None
         ("gate.json", b"not json"),
         ("species.json", b"[1]"),
         ("species.json", b"[{}]"),
-        ("sheets.faiss", b"not faiss"),
+        ("prototypes.npy", b"no array"),
         ("gallery.json", b"[]"),
         ("reliability.json", b"{}"),
         ("reliability.json", b"not json"),
@@ -250,7 +250,8 @@ def test_a_flipped_byte_anywhere_in_the_bundle_is_refused(tiny_home: Home) -> No
     bundle_id = active_artifact_id(tiny_home)
     model_id = list_artifacts(tiny_home.models)[0]
     for folder in (tiny_home.indexes / bundle_id, tiny_home.models / model_id):
-        for path in sorted(folder.iterdir()):
+        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+            path.chmod(0o644)
             content = path.read_bytes()
             position = len(content) // 2
             changed = content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :]

@@ -1,0 +1,58 @@
+"""Builds that nobody has to ask for: some time after the last change of the catalogue."""
+
+import logging
+import time
+from collections.abc import Callable
+
+from models.artifacts import list_artifacts
+from models.bundle_history import latest_revision
+from models.catalogue import Catalogue
+from models.home import Home
+from models.jobs import BuildRequest, JobQueue
+
+logger = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 2.0
+
+
+class AutoBuild:
+    """Asks for a build when the catalogue was changed and then left alone for `quiet_seconds`.
+
+    Quiet is measured from when this process first saw the change, by a clock that never jumps. The job is named after
+    the revision, so that several workers ask for the same one.
+    """
+
+    def __init__(
+        self, home: Home, jobs: JobQueue, quiet_seconds: float, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._home, self._jobs, self._quiet_seconds, self._now = home, jobs, quiet_seconds, now
+        self._catalogue: Catalogue | None = None
+        self._look_at = float("-inf")
+        self._seen: tuple[int, str] | None = None
+        self._seen_at = 0.0
+        self._asked: tuple[int, str] | None = None
+
+    def look(self) -> None:
+        """Ask for a build if one is due."""
+        now = self._now()
+        if now < self._look_at:
+            return
+        self._look_at = now + min(_LOOK_SECONDS, self._quiet_seconds / 2)
+        if self._catalogue is None:
+            self._catalogue = Catalogue.open(self._home)
+        found = self._catalogue.revision()
+        current = (found.revision, found.token)
+        if current != self._seen:
+            self._seen, self._seen_at = current, now
+        if found.revision == 0 or current == self._asked or now - self._seen_at < self._quiet_seconds:
+            return
+        self._asked = current
+        if not list_artifacts(self._home.models):
+            return  # without a trained model there is nothing that a build could do
+        latest = latest_revision(self._home)
+        if latest is not None and (latest.revision, latest.token) == current:
+            return
+        job_id = f"build-auto-{found.revision}-{found.token[:12]}"
+        request = BuildRequest(automatic=True, requested_by="voucher")
+        self._jobs.enqueue_build(request, job_id=job_id)
+        logger.info("asked for %s", job_id)

@@ -1,0 +1,55 @@
+"""`voucher worker`: the process that does the queued work."""
+
+import logging
+import signal
+import sys
+import threading
+from typing import Annotated, Any
+
+import typer
+
+from indexer import console
+from indexer.options import DEFAULT_HOME, DeviceOption, HomeOption
+
+logger = logging.getLogger(__name__)
+
+AUTO_SECONDS = 60.0
+
+
+def worker_command(
+    home: HomeOption = DEFAULT_HOME,
+    auto: Annotated[
+        bool, typer.Option("--auto", help="Build by itself, some time after the last change of the catalogue.")
+    ] = False,
+    auto_seconds: Annotated[
+        float, typer.Option(min=0.1, help="How long the catalogue is left alone before it is built.")
+    ] = AUTO_SECONDS,
+    device: DeviceOption = "auto",
+    with_parent: Annotated[
+        bool, typer.Option("--with-parent", help="Stop when the standard input is closed.", hidden=True)
+    ] = False,
+) -> None:
+    """Do the queued work of a home: index builds, one after the other.
+
+    `voucher serve` runs one by itself; more may run beside it. Ctrl-C stops, and a build that is under way is continued
+    by the next worker.
+    """
+    from indexer.worker import Worker, leave_at_once
+
+    worker = Worker(console.home_of(home), device=device, auto_seconds=auto_seconds if auto else None)
+
+    def stop(*_: Any) -> None:
+        worker.stop.set()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    if with_parent:
+        threading.Thread(target=_stop_with_parent, args=(worker.stop,), daemon=True).start()
+    worker.run(ready=lambda name: console.errors.print(f"{name} waits for jobs", markup=False))
+    leave_at_once(worker)
+
+
+def _stop_with_parent(stop: threading.Event) -> None:
+    """The other end of the standard input is closed when the parent ends, whatever ended it."""
+    sys.stdin.buffer.read()
+    stop.set()
