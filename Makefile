@@ -14,6 +14,8 @@ EXTRA ?= cpu
 TORCH_BACKEND ?=
 # More arguments for pytest: make test PYTEST_ARGS="-k gate"
 PYTEST_ARGS ?=
+# How often `make faults` kills something.
+KILLS ?= 200
 # More arguments for the demonstration: make demo DEMO_ARGS=--no-serve
 DEMO_ARGS ?=
 
@@ -31,7 +33,7 @@ ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
 export UV_SYSTEM_CERTS ?= 1
 endif
 
-.PHONY: help setup demo test coverage lint types imports lock clean
+.PHONY: help setup demo test faults coverage lint types imports lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -60,6 +62,9 @@ demo: $(STAMP) ## draw a small flora, train, evaluate and serve it (DEMO_ARGS=--
 
 test: $(STAMP) ## run the tests and measure their coverage
 	$(BIN)/pytest --cov --cov-report= $(PYTEST_ARGS)
+
+faults: $(STAMP) ## kill servers and workers at 200 random moments (KILLS=1000 for more); takes minutes
+	VOUCHER_TEST_KILLS=$(KILLS) $(BIN)/pytest tests/faults -rP --timeout=7200
 
 coverage: $(STAMP) ## show the coverage of the last test run; models/ must reach 90 %
 	$(BIN)/coverage report --include='models/*' --fail-under=90

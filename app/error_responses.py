@@ -21,6 +21,7 @@ from models.errors import (
     ServiceOverloaded,
     SheetConflict,
     SpeciesConflict,
+    StorageFull,
     UnknownBundle,
     UnknownJob,
     UnknownSheet,
@@ -108,6 +109,7 @@ TABLE: dict[type[Exception], Row] = {
     # Nobody reads this answer; the number (nginx's) is for the log of a proxy.
     ClientGone: Row(499, "client-gone", "The client closed the connection"),
     CatalogueError: Row(500, "catalogue-error", "The catalogue cannot be read", tells=False),
+    StorageFull: Row(507, "storage-full", "The disk is full"),
     NotReady: Row(503, "not-ready", "The service is not ready", retry_after_seconds=30),
     BundleError: Row(503, "bundle-error", "The service cannot identify plants now", retry_after_seconds=30),
     ServiceOverloaded: Row(503, "overloaded", "The service is busy", retry_after_seconds=2),

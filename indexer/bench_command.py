@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from indexer import console
+from indexer.options import DEFAULT_HOME, HomeOption
 from models.errors import InsufficientData, InvalidConfig
 
 bench_app = typer.Typer(no_args_is_help=True, help="Measure voucher against plainer ways of doing the same.")
@@ -134,6 +135,59 @@ def bench_index_command(
         console.show_table(f"Kinds of index, {dimensions} dimensions", *rows_of_table(sizes))
     if updated is not None:
         _show(f"{added} sheets more", asdict(updated), as_json=False)
+
+
+@bench_app.command("growth")
+def bench_growth_command(
+    work: Annotated[Path, typer.Argument(help="Folder to work in, which must not exist yet.")],
+    home: HomeOption = DEFAULT_HOME,
+    left_out: Annotated[int, typer.Option(min=1, help="Species that come after training.")] = 5,
+    recipe: Annotated[str, typer.Option(help="Recipe to train with.")] = "voucher",
+    small: Annotated[bool, typer.Option("--small", help="The recipe's settings for a small network.")] = False,
+    weights: Annotated[Path | None, typer.Option(help="Local weights; none: the timm hub.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Run config in TOML, in place of a recipe.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the species, splits and weights.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda:N.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Species that come after training: how well they are found, and what they cost those that were there."""
+    from indexer.bench_growth import bench_growth
+    from indexer.recipes import load_recipe
+    from indexer.run_config import RunConfig
+    from models.compute import Compute
+    from models.home import Home
+
+    given = {"seed": seed, "backbone.weights": weights}
+    chosen = RunConfig.read(config, given) if config else load_recipe(recipe, small, given)
+    with console.progress_bars() as report:
+        result = bench_growth(
+            console.home_of(home),
+            Home(work),
+            chosen,
+            Compute.resolve(device),
+            left_out=left_out,
+            seed=seed,
+            report=report,
+        )
+    if as_json:
+        console.show_json(result.to_json())
+        return
+    rows = []
+    for name, figures in result.groups.items():
+        before, after = ("–" if f is None else _top1(f.to_json()) for f in (figures.before, figures.after))
+        rows.append((name, str(figures.after.n), before, after))
+    title = f"{result.new_species} species added to {result.old_species}, {result.added_sheets} sheets, no training"
+    console.show_table(title, ["species", "photos", "top-1 before", "top-1 after"], rows)
+    rows = [(name.replace("_", ", "), str(f["sheets"]), "", _top1(f)) for name, f in result.retrieval.items()]
+    console.show_table("Sheets that find their species, leave-one-out", ["species", "sheets", "", "top-1"], rows)
+    console.output.print(f"{result.lost} photos of old species are named as a new one now and were right before.")
+
+
+def _top1(figures: dict[str, Any]) -> str:
+    if figures["top1"] is None:
+        return "–"
+    interval = figures["top1_interval"]
+    return f"{figures['top1']:.1%}" + (f" ({interval[0]:.0%}–{interval[1]:.0%})" if interval else "")
 
 
 def _config(

@@ -10,6 +10,7 @@ from models.artifacts import (
     INDEX_KIND,
     MODEL_KIND,
     activate,
+    active_artifact_id,
     folder_of,
     list_artifacts,
     list_incomplete,
@@ -17,6 +18,7 @@ from models.artifacts import (
     read,
 )
 from models.bundle_history import BundleRecord, difference, get_bundle, list_bundles
+from models.catalogue import Catalogue
 from models.errors import BundleError, BundleMissing
 from models.home import Home
 
@@ -115,6 +117,45 @@ def rollback_command(home: HomeOption = DEFAULT_HOME, by: ByOption = None) -> No
     if previous is None:
         raise BundleMissing("no bundle was served before this one; see `voucher bundles list`")
     _activate(where, previous, by)
+
+
+@bundles_app.command("check")
+def check_command(
+    bundle_id: Annotated[str | None, typer.Argument(help="A bundle; none: the one that is served.")] = None,
+    home: HomeOption = DEFAULT_HOME,
+    most: Annotated[int, typer.Option(min=0, max=1000, help="Doubtful sheets to show.")] = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask each sheet for its nearest ones: how often they are of its species, and which look wrongly determined."""
+    from indexer.leave_one_out import leave_one_out, specimens_of
+    from models.gallery import Gallery
+
+    where = console.home_of(home)
+    chosen = bundle_id or active_artifact_id(where)
+    get_bundle(where, chosen)
+    artifact = read(folder_of(where.indexes, chosen), kind=INDEX_KIND)
+    gallery = Gallery.load(artifact.root, expected_space_id=str(artifact.metadata.get("space_id")))
+    with Catalogue.open(where) as catalogue, console.progress_bars() as report:
+        specimens = specimens_of(catalogue.sheets(include_removed=True))
+        found = leave_one_out(gallery, specimens, most_doubtful=most, report=report)
+    if as_json:
+        console.show_json({"bundle_id": chosen, **found.to_json()})
+        return
+    top1 = "–" if found.top1 is None else f"{100 * found.top1:.1f} %"
+    interval = "" if found.top1_interval is None else " ({:.0f}–{:.0f})".format(*(100 * v for v in found.top1_interval))
+    console.output.print(
+        f"{chosen}: the nearest sheet of another specimen is of the same species for {top1}{interval} of "
+        f"{found.sheets:,} sheets of {found.species:,} species; {found.alone:,} are the only specimen of theirs",
+        markup=False,
+        soft_wrap=True,
+    )
+    rows = [
+        (d.sheet_id, d.species_id, d.nearest_species_id, d.nearest_sheet_id, f"{d.agreeing} of {d.neighbours}")
+        for d in found.doubtful
+    ]
+    if rows:
+        columns = ["sheet", "species", "nearest is of", "nearest sheet", "neighbours that agree"]
+        console.show_table("Look at these first", columns, rows)
 
 
 @bundles_app.command("verify")

@@ -16,13 +16,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from models.durable import (
+    is_full,
     remove_stale_staging,
     replace_file,
     staging_folder,
     sync_file,
     sync_folder,
 )
-from models.errors import BundleCorrupt, BundleError, BundleMissing
+from models.errors import BundleCorrupt, BundleError, BundleMissing, StorageFull
 from models.home import Home
 from models.manifest import (
     FORMAT_VERSION,
@@ -146,7 +147,8 @@ def list_incomplete(parent: Path) -> list[str]:
 def activate(home: Home, artifact_id: str, *, by: str = "") -> None:
     """Make an index artifact the one that is served, after verifying it, in one atomic step; `by` is for the record.
 
-    Raises `BundleMissing` or `BundleCorrupt` as `read` does; the old one then stays active.
+    Raises `BundleMissing` or `BundleCorrupt` as `read` does, and `StorageFull` or `BundleError` when the pointer cannot
+    be written; the old one then stays active.
     """
     read(folder_of(home.indexes, artifact_id), kind=INDEX_KIND)
     remove_stale_staging(home.root)
@@ -161,7 +163,12 @@ def activate(home: Home, artifact_id: str, *, by: str = "") -> None:
         "activated_by": by,
         "previous": before if before != artifact_id else previous_artifact_id(home),
     }
-    replace_file(home.active_pointer, json.dumps(pointer).encode())
+    try:
+        replace_file(home.active_pointer, json.dumps(pointer).encode())
+    except OSError as error:
+        if is_full(error):
+            raise StorageFull(f"the disk is full: {artifact_id} was not put into service; free some space") from error
+        raise BundleError(f"{artifact_id} cannot be put into service: {error}; check the permissions") from error
 
 
 def previous_artifact_id(home: Home) -> str | None:

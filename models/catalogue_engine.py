@@ -1,13 +1,16 @@
 """Connections to the catalogue's database, SQLite or PostgreSQL: durable commits, and one state for each question."""
 
+import shutil
 import sqlite3
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.database_url import database_name
-from models.errors import CatalogueBusy, CatalogueError
+from models.errors import CatalogueBusy, CatalogueError, StorageFull
 
 _WAIT_FOR_LOCKS_SECONDS = 30.0
 _CONNECT_SECONDS = 10
@@ -15,7 +18,9 @@ _WRITE = "voucher_write"
 
 _LOCK_NOT_AVAILABLE = "55P03"
 _DEADLOCK_DETECTED = "40P01"
+_DISK_FULL = "53100"
 """Of PostgreSQL's error codes."""
+_NO_ROOM_BYTES = 1 << 20
 
 
 def create_catalogue_engine(url: URL, wait_seconds: float = _WAIT_FOR_LOCKS_SECONDS) -> Engine:
@@ -38,7 +43,7 @@ def writing(connection: Connection) -> Connection:
     return connection.execution_options(**{_WRITE: True})
 
 
-def catalogue_error(url: URL, error: SQLAlchemyError) -> CatalogueError:
+def catalogue_error(url: URL, error: SQLAlchemyError) -> CatalogueError | StorageFull:
     """What to raise, and to tell people, for an error of the database."""
     cause = getattr(error, "orig", None) or error
     name = database_name(url)
@@ -46,6 +51,11 @@ def catalogue_error(url: URL, error: SQLAlchemyError) -> CatalogueError:
         return CatalogueBusy(
             f"the catalogue {name} is locked: another change of it, such as a large import, takes long; nothing was "
             "changed here. Try again when that is done"
+        )
+    if _is_no_room(url, cause):
+        return StorageFull(
+            f"the disk of the catalogue {name} is full: nothing was changed; free some space, for example with "
+            "`voucher gc`, and try again"
         )
     where = f"the catalogue {name} cannot be read or written: {' '.join(str(cause).split())}"
     if is_sqlite(url):
@@ -63,6 +73,17 @@ def _is_lock(cause: BaseException) -> bool:
     if code is not None:
         return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)  # the rest of the number tells details
     return getattr(cause, "sqlstate", None) in (_LOCK_NOT_AVAILABLE, _DEADLOCK_DETECTED)
+
+
+def _is_no_room(url: URL, cause: BaseException) -> bool:
+    code = getattr(cause, "sqlite_errorcode", None)
+    if code is None:
+        return getattr(cause, "sqlstate", None) == _DISK_FULL
+    if code & 0xFF == sqlite3.SQLITE_IOERR and url.database:
+        # The file that its processes share has no room to grow, and SQLite does not say why.
+        with suppress(OSError):
+            return shutil.disk_usage(Path(url.database).parent).free < _NO_ROOM_BYTES
+    return bool(code & 0xFF == sqlite3.SQLITE_FULL)
 
 
 def is_sqlite(url: URL) -> bool:

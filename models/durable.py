@@ -1,5 +1,6 @@
 """Writing so that a killed process or a full disk never leaves half a file under a final name. POSIX only."""
 
+import errno
 import fcntl
 import logging
 import os
@@ -13,6 +14,11 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 _STAGING = re.compile(r"\.staging-.+-(?P<pid>[1-9][0-9]*)-[0-9a-f]{8}")
+
+
+def is_full(error: OSError) -> bool:
+    """Whether there was no room, on the disk or within the user's quota."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def staging_path(parent: Path, name: str) -> Path:

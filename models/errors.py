@@ -20,6 +20,7 @@
     ├── JobCancelled            somebody cancelled the work that is being done
     ├── CatalogueError          the catalogue cannot be read or written
     │   └── CatalogueBusy       another change of it takes long; try again later
+    ├── StorageFull             the disk has no room for what was to be written
     ├── DeviceUnavailable       the device that was asked for is not there
     ├── BundleError             an artifact cannot be served
     │   ├── BundleMissing       nothing has been built or activated yet
@@ -110,6 +111,10 @@ class CatalogueError(VoucherError):
 
 class CatalogueBusy(CatalogueError):
     """Another change of the catalogue has taken longer than one waits for it."""
+
+
+class StorageFull(VoucherError):
+    """The disk has no room for what was to be written; nothing was changed."""
 
 
 class DeviceUnavailable(VoucherError):

@@ -53,10 +53,11 @@ def write_manifest(folder: Path, rows: list[tuple[str, str]]) -> Home:
     return home
 
 
-def picture_bytes(seed: int) -> bytes:
-    """The picture of `noise_picture` as a PNG file."""
+def picture_bytes(seed: int, pixels: int = 0) -> bytes:
+    """The picture of `noise_picture` as a PNG file, at its usual size or with about so many pixels."""
+    side = round(pixels**0.5)
     packed = io.BytesIO()
-    noise_picture(seed).save(packed, "PNG")
+    (noise_picture(seed, (side, side)) if side else noise_picture(seed)).save(packed, "PNG")
     return packed.getvalue()
 
 
