@@ -352,6 +352,7 @@ class ChangesBody(WireModel):
     pending: int = Field(ge=0, description="sheets that were changed since the newest index was built")
     pending_is_more: bool = Field(description="whether there are more than are counted")
     since: int = Field(ge=0, description="the revision that the newest index was built from; 0 without one")
+    newest_is_served: bool = Field(description="whether the index in service knows as much as the newest one")
     latest: list[RevisionBody] = Field(description="the latest first")
 
 

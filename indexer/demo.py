@@ -1,6 +1,7 @@
 """`voucher demo`: the whole way on an invented flora, from drawing to the web page, in a few minutes."""
 
 import importlib.metadata
+import os
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +10,7 @@ import typer
 
 from indexer import console
 from indexer.progress import Report, of_stage
+from models.errors import InvalidConfig
 from models.home import Home
 
 
@@ -22,6 +24,11 @@ def demo_command(
 
     The plants do not exist: the figures show that the parts work together and say nothing about real plants.
     """
+    if os.environ.get(console.DATABASE_VARIABLE):
+        raise InvalidConfig(
+            f"the demonstration keeps its invented plants in a SQLite database of its own; unset "
+            f"{console.DATABASE_VARIABLE}, which names another one, and try again"
+        )
     with console.progress_bars() as report:
         result = run_demo(Home(home), report)
     if as_json:

@@ -202,15 +202,13 @@ class Catalogue:
         return self._records(of_species(schema.field_photos, species_id), schema.field_photo_of)
 
     def synthetic_photos(self, run_id: str) -> Iterator[SyntheticPhoto]:
-        """What a run has drawn, by `sheet_id`, one after the other, each of the species that its sheet has now."""
+        """What a run has drawn, by `sheet_id`, one after the other, each of the species that its sheet has now.
+
+        Those of removed sheets are left out as long as their sheets are.
+        """
         table = schema.synthetic_photos
-        query = (
-            select(table, schema.sheets.c.species_id)
-            .join(schema.sheets)
-            .where(table.c.run_id == run_id)
-            .order_by(table.c.sheet_id)
-        )
-        return self._records(query, schema.synthetic_photo_of)
+        drawn = select(table, schema.sheets.c.species_id).join(schema.sheets).where(table.c.run_id == run_id)
+        return self._records(living(drawn, schema.sheets).order_by(table.c.sheet_id), schema.synthetic_photo_of)
 
     def remove_synthetic_photos(self, run_id: str) -> int:
         """How many synthetic photos of a run were removed, with those of their files that nothing else needs."""

@@ -159,8 +159,7 @@ class Gallery:
         found = []
         for living in self.parts.segments:
             rows = living.rows_of(species_id)
-            vectors = living.segment.vectors[rows]
-            similarities = self.metric.similarities(vectors, living.norms[rows], Role.SHEET, mapped)
+            similarities = self.metric.similarities(living.vectors_at(rows), living.norms[rows], Role.SHEET, mapped)
             found.append((rows, np.clip(similarities, -1.0, 1.0)))
         return tuple(self._best_sheets(found, k))
 

@@ -1,7 +1,7 @@
 """What a gallery consists of, made from nothing or from another gallery by what changed."""
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +18,8 @@ from models.taxonomy import SpeciesId
 from models.unit_vectors import unit_mean
 
 logger = logging.getLogger(__name__)
+
+_BLOCK_ROWS = 16_384
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,12 +122,37 @@ def assembled(
     if before is not None and kept:
         targets, sources = np.array(kept).T
         prototypes[targets] = before.prototypes[sources]
-    for i, species_id in enumerate(counts):
-        if species_id not in row_before:
-            vectors = species_vectors(segments, species_id)[1]
-            prototypes[i] = unit_mean(metric.apply(vectors, Role.SHEET))
+    anew = [(i, s) for i, s in enumerate(counts) if s not in row_before]
+    for i, prototype in _prototypes(segments, anew, metric):
+        prototypes[i] = prototype
     prototypes.flags.writeable = False
     return GalleryParts(space_id, metric, kind, segments, counts, prototypes)
+
+
+def _prototypes(
+    segments: Sequence[LivingSegment], species: Sequence[tuple[int, SpeciesId]], metric: Metric
+) -> Iterator[tuple[int, FloatArray]]:
+    """The number of each species, and the unit mean of its sheets in the metric."""
+    for block in _in_blocks((i, species_vectors(segments, s)[1]) for i, s in species):
+        # One product for many species: a thousand small ones wait for each other's threads on a busy machine.
+        mapped = metric.apply(np.concatenate([vectors for _, vectors in block]), Role.SHEET)
+        starts = np.cumsum([0, *(len(vectors) for _, vectors in block)])
+        for (i, _), start, stop in zip(block, starts[:-1], starts[1:], strict=True):
+            yield i, unit_mean(mapped[start:stop])
+
+
+def _in_blocks(of_species: Iterable[tuple[int, FloatArray]]) -> Iterator[list[tuple[int, FloatArray]]]:
+    """Consecutive species with their vectors, gathered until those are many rows."""
+    block: list[tuple[int, FloatArray]] = []
+    rows = 0
+    for i, vectors in of_species:
+        block.append((i, vectors))
+        rows += len(vectors)
+        if rows >= _BLOCK_ROWS:
+            yield block
+            block, rows = [], 0
+    if block:
+        yield block
 
 
 def species_counts(segments: Sequence[LivingSegment]) -> dict[SpeciesId, int]:
@@ -144,7 +171,7 @@ def species_vectors(segments: Sequence[LivingSegment], species_id: SpeciesId) ->
     for living in segments:
         if len(rows := living.rows_of(species_id)):
             ids += living.segment.table.sheet_ids(rows)
-            parts.append(np.asarray(living.segment.vectors[rows]))
+            parts.append(living.vectors_at(rows))
     if len(parts) == 1:
         return tuple(ids), parts[0]
     # A mean of vectors in another order differs in its last bits; and a medoid is the first of equals.

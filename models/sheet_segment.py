@@ -190,6 +190,12 @@ class LivingSegment:
         found = np.arange(rows.start, rows.stop, dtype=np.int64)
         return found if first == last else np.delete(found, self.dead[first:last] - rows.start)
 
+    def vectors_at(self, rows: Rows) -> FloatArray:
+        """``(n, D)`` vectors of ascending rows; those that lie together, as a species' do, are not copied."""
+        if len(rows) and rows[-1] - rows[0] + 1 == len(rows):
+            return self.segment.vectors[rows[0] : rows[-1] + 1]
+        return np.asarray(self.segment.vectors[rows])
+
     def rows_among(self, sheet_ids: pa.LargeStringArray) -> Rows:
         """Living rows whose sheet is one of `sheet_ids`, ascending."""
         rows = self.segment.table.rows_among(sheet_ids)

@@ -95,3 +95,18 @@ def empty_home(request: pytest.FixtureRequest, tmp_path: Path) -> Home:
     """A home without anything, on each of the databases in turn."""
     url = request.getfixturevalue("postgres_url") if request.param == "postgresql" else None
     return Home(tmp_path / "home", url)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def living_home(request: pytest.FixtureRequest, tiny_home: Home, tiny_flora: Path) -> Home:
+    """A copy of the trained home that a test may change, its catalogue and queue in either database."""
+    if request.param == "sqlite":
+        return tiny_home
+    home = Home(tiny_home.root, request.getfixturevalue("postgres_url"))
+    import_dataset(tiny_flora, home)
+    for file in tiny_home.root.glob("catalogue.sqlite*"):
+        file.unlink()
+    with Catalogue.open(home) as catalogue:
+        # The copied index was built from another catalogue, and would not be continued.
+        build(home, catalogue, Compute.resolve("cpu", precision="float32"))
+    return home

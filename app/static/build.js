@@ -20,6 +20,7 @@ export class BuildStrip {
   #follower = null;
   #job = null;
   #asking = false;
+  #followedSince = 0;
   #onChanges;
 
   /** `onChanges` gets the body of `/v1/changes` each time it was asked for. */
@@ -37,13 +38,14 @@ export class BuildStrip {
     if (view) this.look();
   }
 
-  /** Asks for what has changed and for builds; a build under way is followed already. */
+  /** Asks for what has changed and for builds; where one is under way, it is followed already. */
   async look() {
-    if (this.#follower || this.#asking) return;
+    if (this.#asking) return;
     this.#asking = true;
     try {
       const [changes, { jobs }] = await Promise.all([getJson("/v1/changes?limit=100"), getJson("/v1/jobs?limit=20")]);
       this.#onChanges(changes);
+      if (this.#follower) return;
       const unfinished = jobs.filter((job) => !isFinal(job));
       // Where none is under way, the oldest is next.
       const running = unfinished.find((job) => job.state === "running") ?? unfinished.at(-1);
@@ -86,7 +88,10 @@ export class BuildStrip {
   }
 
   #follow(job) {
+    this.#follower?.stop();
+    this.#follower = null;
     this.#job = null;
+    this.#followedSince = performance.now();
     byId("build-cancel").disabled = false;
     this.#onJob(job);
     if (!isFinal(job)) this.#follower = new JobFollower(job.job_id, (now) => this.#onJob(now), (error) => this.#complain(error));
@@ -107,8 +112,9 @@ export class BuildStrip {
     byId("build-progress").removeAttribute("value");
     byId("build-stage").textContent = "Waiting";
     byId("build-left").textContent = "";
-    const waited = Date.now() - new Date(job.created_at).getTime();
     const words = "The build waits for its turn.";
+    // By this clock alone: that of the service may tell another time.
+    const waited = performance.now() - this.#followedSince;
     if (waited < PATIENCE_IN_QUEUE_MILLISECONDS) {
       this.#say(words);
       setTimeout(() => this.#job === job && this.#onJob(job), PATIENCE_IN_QUEUE_MILLISECONDS);
@@ -158,24 +164,28 @@ export class BuildStrip {
   }
 
   /** No build is under way. */
-  #rest({ pending, pending_is_more: isMore }, last) {
+  #rest({ pending, pending_is_more: isMore, newest_is_served: isServed, since }, last) {
     byId("build-running").hidden = true;
     const failed = last?.state === "failed" && (pending > 0 || last.job_id === this.#job?.job_id);
     // What has just been told stays until something else is changed.
     const isTold = this.#job?.state === "succeeded" && pending === 0;
     if (isTold) return;
     const changes = `${isMore ? "More than " : ""}${counted(pending, "change")}`;
-    const state = pending ? `${changes} ${pending === 1 && !isMore ? "is" : "are"} not in the index yet.` : "Everything that was changed is in the index.";
+    const verb = pending === 1 && !isMore ? "is" : "are";
+    const unserved = since > 0 && !isServed;
+    const state = pending
+      ? `${changes} ${verb} not in the index yet.${unserved ? " Its newest version is not in service either." : ""}`
+      : `Everything that was changed is in the ${unserved ? "newest version of the index, which is not in service" : "index"}.`;
     const wasCancelled = this.#job?.state === "cancelled" && last?.job_id === this.#job.job_id;
     this.#say(`${wasCancelled ? "The build was cancelled. " : ""}${state}`);
-    this.#buttons({ start: pending > 0, versions: pending === 0 });
+    this.#buttons({ start: pending > 0, versions: pending === 0 || unserved });
     tell(byId("build-error"), ...(failed ? withCode(`The build of ${when(last.finished_at ?? last.created_at)} failed: ${last.reason}`) : []));
   }
 
   #buttons({ start = false, cancel = false, versions = false }) {
     byId("build-start").hidden = !start || !curation.allowed;
     byId("build-cancel").hidden = !cancel || !curation.allowed;
-    byId("build-versions").hidden = !versions || location.hash.startsWith("#/versions");
+    byId("build-versions").hidden = !versions;
   }
 
   /** Told once for each new text, as screen readers read it aloud. */

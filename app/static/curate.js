@@ -103,6 +103,7 @@ export class CurateForm {
   /** Whether everything that is needed is there; says at each field what is not, and goes to the first. */
   #check() {
     for (const name of ["files", "species", "curator", ...NEW_SPECIES, ...SPECIMEN]) fault(name);
+    tell(byId("curate-error"));
     const missing = [];
     const miss = (name, words) => missing.push(fault(name, words));
     if (!this.#tray.items.length) miss("files", "Choose at least one sheet.");
@@ -121,7 +122,6 @@ export class CurateForm {
 
   #begin() {
     this.#running = new AbortController();
-    tell(byId("curate-error"));
     for (const item of this.#tray.items) this.#tray.note(item, "");
     this.#lock(true);
     byId("curate-cancel").focus();
@@ -171,7 +171,7 @@ export class CurateForm {
       .map(([count, words], index) => `${index ? count : counted(count, "sheet")} ${words}`);
     const rest = left ? `${counted(left, "sheet")} not added` : "";
     say([...parts, rest].filter(Boolean).join(", "));
-    tell(byId("curate-error"), stopped?.words ?? (left ? "Some sheets were refused: see below each of them why." : ""));
+    tell(byId("curate-error"), stopped?.words ?? (left ? `${counted(left, "sheet")} refused; below ${left === 1 ? "it" : "each"} you can read why.` : ""));
     if (outcomes.length) {
       showOutcomes(outcomes);
       // The next sheet is of another specimen, and most often of the same herbarium.

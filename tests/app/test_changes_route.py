@@ -40,7 +40,19 @@ def test_changes_count_from_the_newest_index_and_none_are_left_after_a_build(
             ("Ada", "add", 2),
         ]
         build(tiny_home, catalogue, Compute.resolve("cpu", precision="float32"))
-    assert asked(tiny_home)["pending"] == 0
+    assert (asked(tiny_home)["pending"], asked(tiny_home)["newest_is_served"]) == (0, True)
+
+
+def test_an_index_that_is_not_in_service_is_told(tiny_home: Home, encode: Callable[..., bytes]) -> None:
+    compute = Compute.resolve("cpu", precision="float32")
+    with Catalogue.open(tiny_home) as catalogue:
+        build(tiny_home, catalogue, compute, activate_it=False)
+        # Of the same state: the one in service knows as much.
+        assert asked(tiny_home)["newest_is_served"]
+        Curator(catalogue, "Ada").add([NewSheet(encode(50), next(catalogue.sheets()).species_id)])
+        build(tiny_home, catalogue, compute, activate_it=False)
+    told = asked(tiny_home)
+    assert (told["pending"], told["newest_is_served"]) == (0, False)
 
 
 def test_everything_is_pending_without_an_index(collection_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,15 +27,15 @@ from models.jobs import Job, JobProgress, JobQueue, JobState
 
 
 @pytest.fixture
-def service(tiny_home: Home) -> Iterator[TestClient]:
-    settings = Settings(home=tiny_home.root, device="cpu", curation="on")
+def service(living_home: Home) -> Iterator[TestClient]:
+    settings = Settings(home=living_home.root, database_url=living_home.database_url, device="cpu", curation="on")
     with TestClient(create_app(settings), raise_server_exceptions=False) as client:
         yield client
 
 
 @pytest.fixture
-def worker(tiny_home: Home) -> Iterator[Worker]:
-    found, ready = Worker(tiny_home, device="cpu"), threading.Event()
+def worker(living_home: Home) -> Iterator[Worker]:
+    found, ready = Worker(living_home, device="cpu"), threading.Event()
     thread = threading.Thread(target=found.run, args=(lambda _: ready.set(),))
     thread.start()
     assert ready.wait(30)
@@ -58,10 +58,10 @@ def events_of(text: str) -> list[dict[str, Any]]:
 
 
 def test_a_build_is_asked_for_followed_and_served(
-    service: TestClient, worker: Worker, tiny_home: Home, encode: Callable[..., bytes]
+    service: TestClient, worker: Worker, living_home: Home, encode: Callable[..., bytes]
 ) -> None:
     before = service.get("/readyz").json()["bundle_id"]
-    with Catalogue.open(tiny_home) as catalogue:
+    with Catalogue.open(living_home) as catalogue:
         Curator(catalogue, "Ada").add([sheet_of(1, next(catalogue.sheets()).species_id)])
     asked = service.post("/v1/index-builds", json={"curator": "Ada"})
     assert asked.status_code == 202
@@ -98,7 +98,7 @@ def test_a_build_is_asked_for_followed_and_served(
 
     back = service.post(f"/v1/bundles/{before}/activate", json={"curator": "Ada"})
     assert (back.status_code, back.json()["is_active"]) == (200, True)
-    assert active_artifact_id(tiny_home) == before
+    assert active_artifact_id(living_home) == before
     until(lambda: service.get("/readyz").json()["bundle_id"] == before)
 
 
@@ -146,18 +146,18 @@ def test_what_is_wrong_is_told(service: TestClient, method: str, path: str, body
     assert response.json()["type"].endswith(f":{slug}")
 
 
-def test_a_damaged_bundle_is_not_activated(service: TestClient, tiny_home: Home, worker: Worker) -> None:
-    first = active_artifact_id(tiny_home)
+def test_a_damaged_bundle_is_not_activated(service: TestClient, living_home: Home, worker: Worker) -> None:
+    first = active_artifact_id(living_home)
     job = service.post("/v1/index-builds").json()
     until(lambda: service.get(f"/v1/jobs/{job['job_id']}").json()["state"] == "succeeded")
-    second = active_artifact_id(tiny_home)
-    gate = tiny_home.indexes / first / "gate.json"
+    second = active_artifact_id(living_home)
+    gate = living_home.indexes / first / "gate.json"
     gate.chmod(0o644)
     gate.write_bytes(gate.read_bytes()[:-2])
     response = service.post(f"/v1/bundles/{first}/activate")
     assert response.status_code == 503
     assert response.json()["type"].endswith(":bundle-error")
-    assert active_artifact_id(tiny_home) == second
+    assert active_artifact_id(living_home) == second
     assert service.get(f"/v1/bundles/{first}").json()["fault"] is not None
 
 

@@ -171,21 +171,18 @@ def build_once_more(home: Home) -> None:
         assert sorted(table["sheet_id"].to_pylist()) == sorted(s.sheet_id for s in catalogue.sheets())
 
 
-@pytest.fixture
-def species(tiny_home: Home) -> list[str]:
-    with Catalogue.open(tiny_home) as catalogue:
+def species_of(home: Home) -> list[str]:
+    with Catalogue.open(home) as catalogue:
         return [s.species_id for s in catalogue.species()]
 
 
-def test_kills_at_random_moments_lose_nothing_and_tear_nothing(
-    tiny_home: Home, species: list[str], tmp_path: Path
-) -> None:
+def test_kills_at_random_moments_lose_nothing_and_tear_nothing(living_home: Home, tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
-    with Processes(tiny_home.root, tmp_path / "log") as processes:
+    with Processes(living_home.root, tmp_path / "log", living_home.database_url) as processes:
         processes.start("server")
         processes.start("worker")
         wait_until_it_answers(processes.address)
-        traffic = Traffic(processes.address, species)
+        traffic = Traffic(processes.address, species_of(living_home))
         traffic.start(traffic.identify, traffic.identify, traffic.add, traffic.remove, traffic.build, traffic.roll_back)
         for _ in range(KILLS):
             name = "worker" if generator.random() < 0.6 else "server"
@@ -196,17 +193,16 @@ def test_kills_at_random_moments_lose_nothing_and_tear_nothing(
                 wait_until_it_answers(processes.address)
         time.sleep(2.0)
         traffic.stop()
-        wait_for_all_jobs(tiny_home)
-        check_everything(tiny_home, traffic)
-        build_once_more(tiny_home)
+        wait_for_all_jobs(living_home)
+        check_everything(living_home, traffic)
+        build_once_more(living_home)
     refused = [entry for entry in traffic.statuses if entry[1] >= 500]
     assert refused == [], (tmp_path / "log").read_text()[-4000:]
     counts = {path: traffic.count(path) for path in ("identify", "add", "remove", "build", "activate")}
     assert min(counts.values()) > 0, counts
     assert len(set(traffic.answering)) > 1
-    sys.stdout.write(
-        f"{KILLS} kills, answers {counts}, {len(traffic.added)} sheets added, {len(list_bundles(tiny_home))} bundles\n"
-    )
+    bundles = len(list_bundles(living_home))
+    sys.stdout.write(f"{KILLS} kills, answers {counts}, {len(traffic.added)} sheets added, {bundles} bundles\n")
 
 
 @pytest.fixture
@@ -224,7 +220,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_loses_nothing_and_the_last_good_bundle_answers(
-    tiny_home: Home, species: list[str], small_disk: Path, tmp_path: Path
+    tiny_home: Home, small_disk: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(tiny_home.root, small_disk / "home")
     home = Home(small_disk / "home")
@@ -233,7 +229,7 @@ def test_a_full_disk_loses_nothing_and_the_last_good_bundle_answers(
         processes.start("server")
         processes.start("worker")
         wait_until_it_answers(processes.address)
-        traffic = Traffic(processes.address, species, filler_pixels=150_000)
+        traffic = Traffic(processes.address, species_of(home), filler_pixels=150_000)
         traffic.start(traffic.identify, traffic.add, traffic.build, traffic.roll_back)
         deadline = time.monotonic() + 120
         while traffic.count("add", 507) < 5:

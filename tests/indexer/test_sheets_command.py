@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 
 from indexer import sheets_command
 from indexer.console import DATABASE_VARIABLE, home_of
+from indexer.demo import demo_command
 from models.catalogue import Catalogue
-from models.errors import InvalidDataset, InvalidSheetDetails, SheetConflict, UnknownSheet
+from models.errors import InvalidConfig, InvalidDataset, InvalidSheetDetails, SheetConflict, UnknownSheet
 from models.home import Home
 from models.taxonomy import Species, SpeciesId
 
@@ -131,6 +132,13 @@ def test_expected_errors_change_nothing(home: Home, pictures: Path, tmp_path: Pa
         sheets(home, "add", tmp_path / "empty", "--species", "rose")
     with Catalogue.open(home_of(home.root)) as catalogue:
         assert catalogue.counts().sheets == 1
+
+
+def test_the_demonstration_keeps_out_of_a_real_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(DATABASE_VARIABLE, "postgresql://db.example/flora")
+    with pytest.raises(InvalidConfig, match=f"unset {DATABASE_VARIABLE}"):
+        demo_command(home=tmp_path / "demo", no_serve=True)
+    assert not (tmp_path / "demo").exists()
 
 
 def test_the_database_comes_from_the_environment_and_its_password_is_not_shown(

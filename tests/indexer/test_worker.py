@@ -41,8 +41,8 @@ def working(home: Home, **given: Any) -> Iterator[Worker]:
 
 
 @pytest.fixture
-def jobs(tiny_home: Home) -> Iterator[JobQueue]:
-    with JobQueue(tiny_home) as queue:
+def jobs(living_home: Home) -> Iterator[JobQueue]:
+    with JobQueue(living_home) as queue:
         yield queue
 
 
@@ -58,24 +58,24 @@ def done(job: Job) -> bool:
     return job.state.is_final
 
 
-def test_a_queued_build_is_done_and_told(tiny_home: Home, jobs: JobQueue) -> None:
-    with Catalogue.open(tiny_home) as catalogue:
+def test_a_queued_build_is_done_and_told(living_home: Home, jobs: JobQueue) -> None:
+    with Catalogue.open(living_home) as catalogue:
         species = next(catalogue.sheets()).species_id
         Curator(catalogue, "Ada").add([sheet_of(1, species)])
     job = jobs.enqueue_build(BuildRequest(requested_by="Ada"))
     assert (job.state, job.progress, job.requested_by) == (JobState.QUEUED, None, "Ada")
-    with working(tiny_home):
+    with working(living_home):
         job = until(jobs, job.job_id, done)
     assert job.state is JobState.SUCCEEDED
     assert (job.result["added"], job.result["sheets"]) == (1, 25)
     assert job.progress.stage == "writing the index"
     assert job.started_at <= job.finished_at
-    (latest, *_) = list_bundles(tiny_home)
+    (latest, *_) = list_bundles(living_home)
     assert (latest.bundle_id, latest.job_id, latest.built_by) == (job.result["bundle_id"], job.job_id, "Ada")
 
 
 def test_builds_are_done_one_after_the_other_and_what_fails_says_why(
-    tiny_home: Home, jobs: JobQueue, monkeypatch: pytest.MonkeyPatch
+    living_home: Home, jobs: JobQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at_work: list[str] = []
     together: list[int] = []
@@ -89,7 +89,7 @@ def test_builds_are_done_one_after_the_other_and_what_fails_says_why(
 
     monkeypatch.setattr(build_gallery, "build", build)
     asked = [jobs.enqueue_build(BuildRequest()) for _ in range(3)]
-    with working(tiny_home):
+    with working(living_home):
         ended = [until(jobs, job.job_id, done) for job in asked]
     assert together == [1, 1, 1]
     assert {job.state for job in ended} == {JobState.FAILED}
@@ -98,7 +98,7 @@ def test_builds_are_done_one_after_the_other_and_what_fails_says_why(
 
 
 def test_a_running_job_is_cancelled_and_one_that_waits_is_never_begun(
-    tiny_home: Home, jobs: JobQueue, monkeypatch: pytest.MonkeyPatch
+    living_home: Home, jobs: JobQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[str] = []
     ended = threading.Event()
@@ -115,7 +115,7 @@ def test_a_running_job_is_cancelled_and_one_that_waits_is_never_begun(
 
     monkeypatch.setattr(build_gallery, "build", build)
     first, second = (jobs.enqueue_build(BuildRequest()) for _ in range(2))
-    with working(tiny_home):
+    with working(living_home):
         until(jobs, first.job_id, lambda job: job.progress)
         assert jobs.cancel(second.job_id).state is JobState.CANCELLED
         assert jobs.cancel(first.job_id).state is JobState.CANCELLED
@@ -126,12 +126,12 @@ def test_a_running_job_is_cancelled_and_one_that_waits_is_never_begun(
 
 
 def test_what_nobody_expected_fails_the_job_and_not_the_worker(
-    tiny_home: Home, jobs: JobQueue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    living_home: Home, jobs: JobQueue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def build(*_: Any, **__: Any) -> Any:
         raise ZeroDivisionError("a fault of ours")
 
-    with working(tiny_home):
+    with working(living_home):
         with monkeypatch.context() as patched:
             patched.setattr(build_gallery, "build", build)
             failed = until(jobs, jobs.enqueue_build(BuildRequest()).job_id, done)
@@ -142,8 +142,8 @@ def test_what_nobody_expected_fails_the_job_and_not_the_worker(
     assert sound.state is JobState.SUCCEEDED
 
 
-def test_a_finished_job_cannot_be_cancelled_and_old_ones_are_forgotten(tiny_home: Home, jobs: JobQueue) -> None:
-    with working(tiny_home):
+def test_a_finished_job_cannot_be_cancelled_and_old_ones_are_forgotten(living_home: Home, jobs: JobQueue) -> None:
+    with working(living_home):
         finished = [until(jobs, jobs.enqueue_build(BuildRequest()).job_id, done) for _ in range(3)]
     waiting = jobs.enqueue_build(BuildRequest())
     assert jobs.cancel(finished[0].job_id).state is JobState.SUCCEEDED
@@ -160,10 +160,10 @@ def test_the_same_name_asks_for_the_same_job(jobs: JobQueue) -> None:
     assert len(jobs.list()) == 1
 
 
-def test_an_automatic_build_comes_some_time_after_the_last_change(tiny_home: Home, jobs: JobQueue) -> None:
+def test_an_automatic_build_comes_some_time_after_the_last_change(living_home: Home, jobs: JobQueue) -> None:
     clock = [0.0]
-    auto = AutoBuild(tiny_home, jobs, 60.0, now=lambda: clock[0])
-    with Catalogue.open(tiny_home) as catalogue:
+    auto = AutoBuild(living_home, jobs, 60.0, now=lambda: clock[0])
+    with Catalogue.open(living_home) as catalogue:
         species = next(catalogue.sheets()).species_id
         curator = Curator(catalogue, "Ada")
         for seconds in (0, 50, 100, 200):
@@ -177,11 +177,11 @@ def test_an_automatic_build_comes_some_time_after_the_last_change(tiny_home: Hom
         clock[0] = 400
         auto.look()
         # Another worker asks for the same job, and nobody asks again for what is built.
-        AutoBuild(tiny_home, jobs, 0.0).look()
+        AutoBuild(living_home, jobs, 0.0).look()
         assert len(jobs.list()) == 1
-        with working(tiny_home):
+        with working(living_home):
             assert until(jobs, job.job_id, done).state is JobState.SUCCEEDED
-        AutoBuild(tiny_home, jobs, 0.0).look()
+        AutoBuild(living_home, jobs, 0.0).look()
         assert len(jobs.list()) == 1
 
 
@@ -201,17 +201,17 @@ def slow(*given, report, **named):
     return real(*given, report=report, **named)
 
 build_gallery.build = slow
-Worker(Home(Path(sys.argv[1])), device="cpu").run(ready=lambda name: print(name, flush=True))
+Worker(Home(Path(sys.argv[1]), sys.argv[2] or None), device="cpu").run(ready=lambda name: print(name, flush=True))
 """
 
 
 @pytest.mark.slow
-def test_a_job_is_continued_by_another_worker_when_its_own_is_killed(tiny_home: Home, jobs: JobQueue) -> None:
+def test_a_job_is_continued_by_another_worker_when_its_own_is_killed(living_home: Home, jobs: JobQueue) -> None:
     def start() -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", SLOW_WORKER, str(tiny_home.root)]
+        command = [sys.executable, "-c", SLOW_WORKER, str(living_home.root), living_home.database_url or ""]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
-    before = active_artifact_id(tiny_home)
+    before = active_artifact_id(living_home)
     job = jobs.enqueue_build(BuildRequest())
     first, second = start(), start()
     try:
@@ -229,4 +229,4 @@ def test_a_job_is_continued_by_another_worker_when_its_own_is_killed(tiny_home: 
             worker.wait()
             worker.stdout.close()
     assert finished.state is JobState.SUCCEEDED
-    assert active_artifact_id(tiny_home) == finished.result["bundle_id"] != before
+    assert active_artifact_id(living_home) == finished.result["bundle_id"] != before

@@ -94,5 +94,5 @@ def run_script(home: Home, script: str) -> None:
         return
     home.root.mkdir(exist_ok=True)
     with closing(sqlite3.connect(home.catalogue_file)) as connection:
-        connection.executescript(script)
+        connection.executescript(f"PRAGMA foreign_keys=ON;\n{script}")
         connection.commit()
