@@ -83,7 +83,7 @@ def bench_embed(
         logger.info("round %d: plain %.1f s, voucher %.1f s", number + 1, plain_seconds[-1], seconds)
     profiled = np.array([_has_profile(path) for path in files])
     cosines = (reference * vectors).sum(axis=1)
-    flops = _flops(network, size, compute.device)
+    flops = _flops(lambda pixels: tail(trunk(pixels)), size, compute.device)
     peak = _matrix_product_flops(compute)
     speed = len(files) / min(our_seconds)
     return EmbedBench(
@@ -139,9 +139,9 @@ def _peak_memory(batches: Callable[[int], Any], count: int) -> tuple[float, floa
     return peaks[0], peaks[1]
 
 
-def _flops(network: Any, size: int, device: str) -> float:
+def _flops(encode: Callable[[torch.Tensor], torch.Tensor], size: int, device: str) -> float:
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        network(torch.zeros(1, 3, size, size, device=device))
+        encode(torch.zeros(1, 3, size, size, device=device))
     return float(counter.get_total_flops())
 
 

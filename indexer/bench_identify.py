@@ -1,4 +1,7 @@
-"""What a shared trunk saves when photos are identified: two whole networks beside one trunk with two tails."""
+"""What voucher saves when photos are identified: two whole networks beside one trunk with two tails.
+
+The tails compute their last block for the class token alone where they are pooled by it; the whole networks do not.
+"""
 
 import copy
 import time

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from indexer.run_config import RunConfig
-from models.backbone import block_count, create_network, default_preprocessing
+from models.backbone import Tail, block_count, create_network, default_preprocessing
 from models.checkpoints import load_pretrained
 from models.compute import Compute
 from models.errors import InvalidConfig
@@ -15,15 +15,18 @@ from models.two_stream import NetworkShape, TwoStreamNetwork
 
 
 class WholeNetwork(nn.Module):
-    """One stream with a trunk of its own, as it would be trained and served without the other."""
+    """One stream with a trunk of its own, as it would be trained and served without voucher.
 
-    def __init__(self, trunk: nn.Module, tail: nn.Module, head: nn.Module) -> None:
+    All tokens run through all blocks, as in timm: what voucher leaves out of the last one is part of what it saves.
+    """
+
+    def __init__(self, trunk: nn.Module, tail: Tail, head: nn.Module) -> None:
         super().__init__()
         self.trunk, self.tail, self.head = trunk, tail, head
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """What the head gives ``(B, …)`` and features ``(B, F)``, float32, of pictures ``(B, 3, H, W)``."""
-        features = self.tail(self.trunk(pixels)).float()
+        features = self.tail.pool(self.tail.last_tokens(self.trunk(pixels))).float()
         with torch.autocast(pixels.device.type, enabled=False):
             return self.head(features), features
 

@@ -1,10 +1,11 @@
 """What the cached, shared trunk saves in training: voucher's way beside a plain loop that arrives at the same losses.
 
-Plain: two networks, each with a trunk of its own, and every picture decoded, augmented and run through them whenever a
-batch shows it. Both ways begin with the same weights and see the same rows and views in the same order, under the same
-losses, optimizer, schedule, clipping and precision. What is left between them is the rounding of the trunk's output to
-float16, and the order of sums; in the end their losses must agree all the same, or there is no figure. Counted against
-voucher's way: it saves its state every epoch, and the plain loop does not.
+Plain: two networks, each with a trunk of its own, and every picture decoded, augmented and run whole through them
+whenever a batch shows it; voucher's tails compute their last block for the class token alone, if that is pooled. Both
+ways begin with the same weights and see the same rows and views in the same order, under the same losses, optimizer,
+schedule, clipping and precision. What is left between them is the rounding of the trunk's output to float16, and the
+order of sums; in the end their losses must agree all the same, or there is no figure. Counted against voucher's way:
+it saves its state every epoch, and the plain loop does not.
 """
 
 import copy

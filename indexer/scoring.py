@@ -11,7 +11,7 @@ from indexer.embed import run_batches
 from indexer.progress import Report
 from models.encoder import Encoded
 from models.gate import DistanceGate, FusionGate, StreamGate, stream_probabilities
-from models.identifier import Identifier, combine_photos
+from models.identifier import Identifier
 from models.reliability import Float64Array, novelty_features
 from models.retrieval import DecisionSource, FloatArray
 
@@ -98,6 +98,5 @@ def _combine(
     probabilities = np.empty((len(plants), len(identifier.species)), dtype=np.float32)
     for number, rows in enumerate(plants):
         logits, embeddings = (np.stack(parts) for parts in zip(*(outputs[int(r)] for r in rows), strict=True))
-        together, mean = combine_photos(Encoded(logits, embeddings))
-        probabilities[number] = identifier.probabilities(identifier.evidence(together[None], mean[None]))[0]
+        probabilities[number] = identifier.combine(Encoded(logits, embeddings))[1][0]
     return probabilities

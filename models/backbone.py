@@ -18,6 +18,7 @@ from timm.models.resnet import ResNet
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from models.class_token import class_token_output, reads_class_token_alone
 from models.errors import InvalidConfig
 from models.preprocess import Preprocessing
 
@@ -164,13 +165,23 @@ class Tail(nn.Module):
         self.grid_size = tuple(network.patch_embed.grid_size) if isinstance(network, VisionTransformer) else (0, 0)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Pooled features, before any classifier."""
-        return self.pool(self.last_tokens(tokens))
+        """Pooled features ``(B, F)``, before any classifier.
+
+        Where only the class token is read, the last block is not computed for the others.
+        """
+        if not reads_class_token_alone(self.head):
+            return self.pool(self.last_tokens(tokens))
+        *before, last = self.blocks
+        for block in before:
+            tokens = block(tokens)
+        return self.pool(self._normalised(class_token_output(last, tokens)))
 
     def last_tokens(self, tokens: Tensor) -> Tensor:
-        """What the last block gives, normalised: tokens ``(B, T, D)`` or a map ``(B, C, h, w)``."""
+        """What the last block gives, normalised: all tokens ``(B, T, D)`` or a map ``(B, C, h, w)``."""
+        return self._normalised(self.blocks(tokens))
+
+    def _normalised(self, x: Tensor) -> Tensor:
         head: Any = self.head
-        x = self.blocks(tokens)
         if isinstance(head, VisionTransformer):
             x = head.norm(x)
         elif isinstance(head, ConvNeXt):

@@ -43,6 +43,22 @@ class Evidence:
         """The evidence about one plant."""
         return Evidence(self.logits[row : row + 1], self.similarities[row : row + 1], self.has_field_photos)
 
+    def of_one_plant(self) -> "Evidence":
+        """``(1, U)``: what the photos in the rows say together of the one plant that they show: their mean.
+
+        Product rule for looks at one object (Kittler et al. 1998, "On Combining Classifiers", eq. 9, all species being
+        as likely): what a gate makes of the mean is the geometric mean of what it makes of each photo, if it is
+        log-linear in logits and similarities, as `FusionGate` and `StreamGate` are. `DistanceGate` so chooses its
+        stream once for the plant. A single photo's evidence stays as it is.
+        """
+        if len(self.logits) == 1:
+            return self
+        logits, similarities = (
+            values.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
+            for values in (self.logits, self.similarities)
+        )
+        return Evidence(logits, similarities, self.has_field_photos)
+
     @property
     def in_classifier(self) -> BoolArray:
         """``(U,)``: species with a classifier column."""

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.special import log_softmax
 
 from models.bundle import Bundle, TrainedModel, load_bundle
 from models.compute import Compute
@@ -14,8 +13,9 @@ from models.decoding import decode_image
 from models.encoder import Encoded
 from models.gate import Evidence
 from models.home import Home
-from models.reliability import HigherTaxa
+from models.reliability import HigherTaxa, independent_looks, tempered
 from models.retrieval import Candidate, FloatArray, Identification
+from models.specimens import Role
 from models.taxonomy import SpeciesId
 
 _NEVER = np.float32(-np.inf)
@@ -90,11 +90,14 @@ class Identifier:
         return self.answer(self.encode(pixels), top_k=top_k, sheets_per_candidate=sheets_per_candidate)
 
     def answer(self, encoded: Encoded, *, top_k: int = 5, sheets_per_candidate: int = 3) -> Identification:
-        """Candidates from the network's outputs for all photos of one plant."""
-        logits, embedding = combine_photos(encoded)
-        evidence = self.evidence(logits[None], embedding[None])
-        reliability, calibrated = self.bundle.reliability, self.probabilities(evidence)
-        probabilities = calibrated[0]
+        """Candidates from the network's outputs for all photos of one plant.
+
+        Of several photos, decision, novelty and the candidates' similarities are those of their mean evidence, as the
+        probabilities are; supporting sheets are the most similar to the photos' mean embedding.
+        """
+        evidence, calibrated = self.combine(encoded)
+        reliability, probabilities = self.bundle.reliability, calibrated[0]
+        embedding = mean_embedding(encoded.embeddings)
         order = np.argsort(-probabilities, kind="stable")[: min(top_k, len(self.species))]
         return Identification(
             candidates=tuple(
@@ -111,7 +114,7 @@ class Identifier:
         )
 
     def evidence(self, logits: FloatArray, embeddings: FloatArray) -> Evidence:
-        """What both streams say of N plants: logits ``(N, C)`` and unit embeddings ``(N, D)``, over all species."""
+        """What both streams say of N photos: logits ``(N, C)`` and unit embeddings ``(N, D)``, over all species."""
         shape = (len(logits), len(self.species))
         spread, similarities = np.full(shape, _NEVER), np.full(shape, _NEVER)
         spread[:, self._column] = logits
@@ -119,8 +122,24 @@ class Identifier:
         return Evidence(spread, similarities, self.has_field_photos)
 
     def probabilities(self, evidence: Evidence) -> FloatArray:
-        """Calibrated probabilities ``(N, S)`` over all species: what is served and what is evaluated."""
-        return self.bundle.reliability.calibrate(self.bundle.gate.probabilities(evidence), self.has_field_photos)
+        """Calibrated probabilities ``(N, S)`` over all species, of one photo each."""
+        return self._calibrated(self.bundle.gate.probabilities(evidence))
+
+    def combine(self, encoded: Encoded) -> tuple[Evidence, FloatArray]:
+        """Evidence and calibrated probabilities ``(1, S)`` of one plant from all its photos: served and evaluated.
+
+        The gate's answer to the mean evidence, which is the geometric mean of its answers to the photos, to the power
+        of the independent looks that they are worth: such looks multiply, and photos that are all alike add nothing.
+        """
+        evidence = self.evidence(encoded.logits, encoded.embeddings).of_one_plant()
+        of_gate = self.bundle.gate.probabilities(evidence)
+        if len(encoded.embeddings) > 1:
+            looks = independent_looks(self.bundle.gallery.metric.apply(encoded.embeddings, Role.FIELD))
+            of_gate = tempered(of_gate, np.array([1.0 / looks]))
+        return evidence, self._calibrated(of_gate)
+
+    def _calibrated(self, of_gate: FloatArray) -> FloatArray:
+        return self.bundle.reliability.calibrate(of_gate, self.has_field_photos)
 
     def _candidate(
         self, position: int, probability: float, evidence: Evidence, embedding: FloatArray, sheets: int
@@ -139,14 +158,10 @@ class Identifier:
         )
 
 
-def combine_photos(encoded: Encoded) -> tuple[FloatArray, FloatArray]:
-    """Logits ``(C,)`` and unit embedding ``(D,)`` of a plant from those of its photos.
-
-    The mean of log-probabilities is the product rule for independent looks at one object (Kittler et al. 1998, eq. 9)
-    tempered by their number, since photos of one plant are alike; embeddings are averaged on the sphere.
-    """
-    logits = log_softmax(encoded.logits.astype(np.float64), axis=1).mean(axis=0).astype(np.float32)
-    mean = encoded.embeddings.mean(axis=0)
+def mean_embedding(embeddings: FloatArray) -> FloatArray:
+    """Unit ``(D,)``: the direction of the photos' unit embeddings ``(P, D)`` together; a single one as it is."""
+    if len(embeddings) == 1:
+        return embeddings[0]
+    mean = embeddings.mean(axis=0)
     norm = float(np.linalg.norm(mean))
-    embedding = mean / norm if norm > 1e-6 else encoded.embeddings[0]
-    return logits, embedding.astype(np.float32)
+    return (mean / norm if norm > 1e-6 else embeddings[0]).astype(np.float32)

@@ -77,7 +77,7 @@ def novelty_features(evidence: Evidence, probabilities: FloatArray) -> Float64Ar
     """``(N, F)`` values of `NOVELTY_FEATURES`, NaN where a stream says nothing; `probabilities` ``(N, U)``."""
     first = np.clip(probabilities.max(axis=1).astype(np.float64), 1e-6, 1.0 - 1e-6)
     nearest, similarity_contrast = _best_and_contrast(evidence.similarities)
-    # The classifier's values only as contrast: those of several photos are log-probabilities, without an offset.
+    # The classifier's values only as contrast: what all logits of a photo share says nothing.
     _, logit_contrast = _best_and_contrast(evidence.logits)
     return np.stack([np.log(first / (1.0 - first)), nearest, similarity_contrast, logit_contrast], axis=1)
 
@@ -96,6 +96,16 @@ def tempered(probabilities: FloatArray, temperature: Float64Array) -> FloatArray
     scaled = np.log(np.maximum(probabilities, _SMALLEST, dtype=np.float64)) / temperature[:, None]
     weights = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def independent_looks(vectors: FloatArray) -> float:
+    """How many independent photos the photos of one plant are worth, 1 … P, by their unit vectors ``(P, D)``.
+
+    ``P / (1 + (P − 1) r)`` with their mean cosine r for the correlation: the design effect of a sample in clusters
+    (Kish 1965, "Survey Sampling", §5.4). The same photo twice is one look.
+    """
+    together = float(np.square(vectors.mean(axis=0, dtype=np.float64)).sum())
+    return 1.0 / min(1.0, max(together, 1.0 / len(vectors)))
 
 
 @dataclass(frozen=True, slots=True)

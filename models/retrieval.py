@@ -59,7 +59,7 @@ class Prototype:
 
 @dataclass(frozen=True, slots=True)
 class SheetMatch:
-    """A sheet that vouches for a candidate; `similarity` is the cosine to the photo, -1 … 1."""
+    """A sheet that vouches for a candidate; `similarity` is the cosine to the photo or the mean of several, -1 … 1."""
 
     sheet_id: str
     species_id: SpeciesId
@@ -94,8 +94,9 @@ class Candidate:
     """One possible species.
 
     `probability` is 0 … 1 and sums to at most one over the candidates; `similarity` is the cosine between the
-    photo and the species' prototype, -1 … 1, None for a species without sheets; `has_field_photos` tells whether
-    field photos of this species were in training (without them probabilities are less certain).
+    photo and the species' prototype, -1 … 1, the mean over several photos, None for a species without sheets;
+    `has_field_photos` tells whether field photos of this species were in training (without them probabilities are
+    less certain).
     """
 
     species: Species

@@ -96,8 +96,8 @@ class TwoStreamNetwork(nn.Module):
     def outputs(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Features ``(B, F)`` and unit embeddings ``(B, D)``, float32, of what the trunk gave; one tail runs once."""
         if self.separate_tail is None:
-            last = self.generalist_tail.last_tokens(tokens)
-            return self._features_of(last), self._project(self.generalist_tail.pool(last))
+            pooled, features = self._pooled_and_features(self.generalist_tail, tokens)
+            return features, self._project(pooled)
         return self.features(tokens), self.embed_tokens(tokens)
 
     def classify_tokens(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -107,7 +107,7 @@ class TwoStreamNetwork(nn.Module):
 
     def features(self, tokens: Tensor) -> Tensor:
         """Features ``(B, F)`` float32 that the specialist's head sees, of what the trunk gave."""
-        return self._features_of(self.specialist_tail.last_tokens(tokens))
+        return self._pooled_and_features(self.specialist_tail, tokens)[1]
 
     def embed(self, pixels: Tensor) -> Tensor:
         """Unit embeddings ``(B, D)`` float32 of ``(B, 3, H, W)``."""
@@ -117,13 +117,15 @@ class TwoStreamNetwork(nn.Module):
         """Unit embeddings ``(B, D)`` float32 of what the trunk gave."""
         return self._project(self.generalist_tail(tokens))
 
-    def _features_of(self, last_tokens: Tensor) -> Tensor:
-        tail = self.specialist_tail
-        pooled = tail.pool(last_tokens).float()
+    def _pooled_and_features(self, tail: Tail, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """What `tail` pools ``(B, F)``, and with it what the specialist's head sees."""
         if self.patch_dct is None:
-            return pooled
-        patches = last_tokens[:, tail.patch_grid()[2] :]
-        return torch.cat([pooled, self.patch_dct(patches)], dim=1)
+            pooled = tail(tokens)
+            return pooled, pooled.float()
+        last = tail.last_tokens(tokens)
+        pooled = tail.pool(last)
+        patches = last[:, tail.patch_grid()[2] :]
+        return pooled, torch.cat([pooled.float(), self.patch_dct(patches)], dim=1)
 
     def classify(self, features: Tensor) -> Tensor:
         """Logits ``(B, C)`` float32 of the features that the specialist's head sees."""

@@ -240,3 +240,46 @@ def test_the_evidence_of_one_plant_is_its_row() -> None:
     seen = Evidence(np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32)[::-1].copy(), FLAGS)
     assert seen.at(1).logits.tolist() == [[0.0, 1.0, 0.0]]
     assert seen.at(2).similarities.tolist() == [[1.0, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+    "gate",
+    [
+        FusionGate(0.7, 1.3, 0.6, 1.4, 0.2),
+        StreamGate(DecisionSource.SPECIALIST, 1.4),
+        StreamGate(DecisionSource.GENERALIST, generalist_temperature=0.2),
+    ],
+)
+def test_photos_of_one_plant_together_are_the_product_of_the_gates_answers(gate: Gate) -> None:
+    generator = np.random.default_rng(0)
+    logits = generator.normal(0.0, 2.0, (3, 5)).astype(np.float32)
+    logits += np.array([[0.0], [40.0], [-7.0]], dtype=np.float32)  # what all logits of a photo share says nothing
+    logits[:, 4] = NONE
+    similarities = generator.uniform(-1.0, 1.0, (3, 5)).astype(np.float32)
+    similarities[:, 0] = NONE
+    photos = Evidence(logits, similarities, np.array([True, True, False, False, False]))
+    product = np.prod(gate.probabilities(photos).astype(np.float64), axis=0) ** (1 / 3)
+    together = gate.probabilities(photos.of_one_plant())
+    assert together.shape == (1, 5)
+    np.testing.assert_allclose(together[0], product / product.sum(), rtol=1e-4, atol=1e-9)
+
+
+def test_the_distance_gate_chooses_once_for_a_plant() -> None:
+    photos = Evidence(
+        np.array([[5.0, 0.0, 0.0], [5.0, 0.0, 0.0]], dtype=np.float32),
+        np.array([[0.9, 0.0, 0.1], [0.2, 0.0, 0.9]], dtype=np.float32),
+        FLAGS,
+    )
+    gate = DistanceGate(1.0)
+    assert list(gate.trusts_specialist(photos)) == [True, False]
+    together = photos.of_one_plant()
+    assert gate.decide(together, 0).source is DecisionSource.SPECIALIST
+    assert gate.decide(together, 0).evidence["distance"] == pytest.approx((2.0 - 2.0 * 0.55) ** 0.5, abs=1e-6)
+    np.testing.assert_allclose(
+        gate.probabilities(together), stream_probabilities(together, DecisionSource.SPECIALIST, 1.0)
+    )
+
+
+def test_a_single_photo_is_all_the_evidence_about_its_plant() -> None:
+    one = evidence([1.0, 2.0, NONE], [0.1, NONE, 0.3])
+    assert one.of_one_plant() is one

@@ -16,7 +16,7 @@ from models.errors import BundleCorrupt, BundleMissing, EmbeddingSpaceMismatch, 
 from models.gallery import Gallery
 from models.gate import DistanceGate
 from models.home import Home
-from models.identifier import Identifier, combine_photos
+from models.identifier import Identifier
 from models.reliability import Reliability
 from models.retrieval import EmbeddingBatch
 from models.specimens import Role
@@ -108,18 +108,6 @@ def test_pixels_of_another_shape_or_type_are_refused(identifier: Identifier) -> 
 def test_unreadable_photos_are_told_apart_from_bugs(identifier: Identifier) -> None:
     with pytest.raises(InvalidImage):
         identifier.decode(b"no image", max_pixels=10**6)
-
-
-def test_opposite_embeddings_fall_back_to_the_first_photo() -> None:
-    vectors = np.array([[1.0, 0.0], [-1.0, 0.0]], dtype=np.float32)
-    _, embedding = combine_photos(Encoded(np.zeros((2, 3), np.float32), vectors))
-    np.testing.assert_array_equal(embedding, vectors[0])
-
-
-def test_combined_logits_are_mean_log_probabilities() -> None:
-    logits = np.log(np.array([[0.8, 0.2], [0.5, 0.5]], dtype=np.float32))
-    combined, _ = combine_photos(Encoded(logits, np.eye(2, dtype=np.float32)))
-    np.testing.assert_allclose(combined, logits.mean(axis=0), atol=1e-5)
 
 
 def publish_index(home: Home, gallery: Gallery, names: Taxonomy, model_id: str, name: str = "other") -> None:

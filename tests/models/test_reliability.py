@@ -11,6 +11,7 @@ from models.reliability import (
     HigherTaxa,
     NoveltyModel,
     Reliability,
+    independent_looks,
     novelty_features,
     tempered,
 )
@@ -37,6 +38,25 @@ def test_tempering_is_the_softmax_of_divided_logarithms() -> None:
     for row, temperature, got in zip(p, t, tempered(p, t), strict=True):
         powers = [float(value) ** (1.0 / temperature) for value in row]
         np.testing.assert_allclose(got, np.array(powers) / sum(powers), rtol=1e-5)
+
+
+@pytest.mark.parametrize("photos", [1, 2, 5])
+def test_photos_that_are_alike_are_one_look_and_unrelated_ones_as_many_as_they_are(photos: int) -> None:
+    vectors = np.eye(5, dtype=np.float32)[:photos]
+    assert independent_looks(np.repeat(vectors[:1], photos, axis=0)) == pytest.approx(1.0)
+    assert independent_looks(vectors) == pytest.approx(photos)
+
+
+def test_photos_in_between_count_by_their_mean_cosine() -> None:
+    vectors = np.random.default_rng(0).normal(size=(4, 6)) + 0.8
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    cosine = np.mean([vectors[a] @ vectors[b] for a in range(4) for b in range(a)])
+    assert independent_looks(vectors) == pytest.approx(4 / (1 + 3 * cosine), rel=1e-5)
+
+
+def test_photos_that_contradict_each_other_are_no_more_than_they_are() -> None:
+    opposite = np.array([[1.0, 0.0], [-1.0, 0.0]], dtype=np.float32)
+    assert independent_looks(opposite) == 2.0
 
 
 def test_calibration_keeps_the_order_and_uses_the_temperature_of_the_first_species_group() -> None:
