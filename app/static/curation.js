@@ -56,7 +56,7 @@ function refusalWords(refusal) {
   const [, reason = refusal] = /^curation is off: (.*?)\.?$/i.exec(refusal) ?? [];
   return [
     ...withCode(`You can look at everything here, but change nothing: ${reason}. `),
-    ...withCode("By default those who sit at the machine of the service may curate, at `http://127.0.0.1`; where it was " +
+    ...withCode("By default those who sit at the machine of the service may curate, at `localhost`; where it was " +
       "started with `VOUCHER_CURATION=on`, everybody who reaches it. `voucher sheets` and `voucher bundles` do the same " +
       "on the command line."),
   ];

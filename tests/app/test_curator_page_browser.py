@@ -340,6 +340,7 @@ def test_a_sheet_is_moved_from_the_large_view_with_its_specimen(pages: Pages, co
     viewer = page.locator("#viewer")
     viewer.get_by_text("Move …").click()
     dialog = page.get_by_role("dialog", name="Move to another species")
+    dialog.wait_for()
     assert viewer.get_attribute("open") is None
     dialog.get_by_role("button", name="Move it").click()
     assert "Choose a species" in dialog.get_by_role("alert").inner_text()
@@ -357,6 +358,7 @@ def test_a_sheet_is_moved_from_the_large_view_with_its_specimen(pages: Pages, co
 def test_escape_leaves_the_list_then_the_question(pages: Pages, collection: Home) -> None:
     page = pages.open(path="/#/species/105951")
     page.get_by_role("button", name="Move CAY herbarium CAY012345 to").click()
+    page.wait_for_selector("#ask[open]")
     page.locator("#ask-species").fill("pin")
     page.wait_for_selector("#ask-species-list [role=option]")
     page.keyboard.press("Escape")

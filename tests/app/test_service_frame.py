@@ -114,7 +114,7 @@ def test_the_page_knows_the_limits_and_names_only_its_own_files(
     assert 'data-max-photos="3"' in html
     assert 'data-max-upload-bytes="123456"' in html
     named = re.findall(r'(?:src|href)="(/static/[^"]+)"', html)
-    assert len(named) == 3
+    assert len(named) == 4
     for path in named:
         assert (static_folder / path.removeprefix("/static/")).is_file()
 

@@ -13,7 +13,7 @@ import pytest
 
 from models import artifacts, manifest, verified_files
 from models.artifacts import activate, active_artifact_id, folder_of, list_artifacts, list_incomplete, read, writing
-from models.errors import BundleCorrupt, BundleError, BundleMissing
+from models.errors import BundleCorrupt, BundleError, BundleMissing, StorageFull
 from models.home import Home
 from models.verified_files import link_or_copy
 
@@ -368,7 +368,7 @@ def test_failed_pointer_write_keeps_the_old_one(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", disk_full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(StorageFull, match="disk is full: a2 was not put into service"):
         activate(home, "a2")
     assert active_artifact_id(home) == "a1"
     assert everything_in(tmp_path) == ["active.json", "indexes"]
