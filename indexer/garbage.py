@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from models.curation import Curator
-
 from indexer.build_lock import alone_at_building
 from indexer.embedding_store import EmbeddingStore
 from indexer.progress import Report, silent
 from models.artifacts import MODEL_KIND, list_artifacts, previous_artifact_id, read, remove_stale_staging
 from models.bundle_history import list_bundles
 from models.catalogue import Catalogue
+from models.curation import Curator
 from models.durable import staging_path
 from models.errors import BundleError, JobQueueError
 from models.home import Home
