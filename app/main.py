@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import cache
 
 from fastapi import FastAPI
 
@@ -59,8 +60,8 @@ def create_app(settings: Settings, load: Callable[[Settings], Serving] = load_se
     for module in (identifications, species, sheets, curation, changes, jobs, bundles, health, page):
         app.include_router(module.router)
     app.mount("/static", page.static_files(), name="static")
-    description = openapi_of(app)
-    app.openapi = lambda: description  # type: ignore[method-assign]
+    # Made when it is first asked for: it takes half a second.
+    app.openapi = cache(lambda: openapi_of(app))  # type: ignore[method-assign]
     app.add_middleware(BodyLimits, max_bytes=settings.max_request_bytes, timeout_seconds=settings.body_timeout_seconds)
     app.add_middleware(RequestContext)  # added last, so it is the outermost
     return app

@@ -52,7 +52,8 @@ class Curator:
         stored and of all.
 
         Raises `InvalidSheetDetails`, `InvalidImage`, `UnknownSpecies`, `SpeciesConflict`, `SheetConflict` (the image
-        is a field photo or a sheet of another species, or its specimen is of another species) and `CatalogueError`.
+        is a field photo or a sheet of another species, or its specimen is of another species), `StorageFull` and
+        `CatalogueError`.
         """
         checked = [_numbered(number, sheet.checked) for number, sheet in enumerate(sheets, start=1)]
         for species_id in {one.species for one in checked if isinstance(one.species, str)}:

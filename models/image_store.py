@@ -56,7 +56,7 @@ class ImageStore:
 
         JPEG, PNG and WebP keep their pixels bit for bit; TIFF and animated WebP become an upright 8-bit
         RGB PNG of the first frame, which decodes to the same pixels. Adding it again changes nothing.
-        Raises `UnreadableImage` or `ImageTooLarge`, and `CatalogueError` when it cannot be written.
+        Raises `UnreadableImage` or `ImageTooLarge`, and `StorageFull` or `CatalogueError` when it cannot be written.
         """
         original = read_source(source)
         return self.add_read(original, hashlib.sha256(original).hexdigest())

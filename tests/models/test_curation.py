@@ -13,10 +13,10 @@ from models.catalogue import Catalogue
 from models.catalogue_revisions import Change, ChangeAction
 from models.curation import Curator, NewSheet, NewSpecies, Outcome
 from models.errors import (
-    CatalogueError,
     InvalidSheetDetails,
     SheetConflict,
     SpeciesConflict,
+    StorageFull,
     UnknownSheet,
     UnknownSpecies,
     UnreadableImage,
@@ -471,7 +471,7 @@ def test_a_disk_that_cannot_be_written_changes_nothing(
 
     before = state(catalogue)
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(CatalogueError, match="No space left on device"):
+    with pytest.raises(StorageFull, match="the image was not stored"):
         curator.add([new(1)])
     monkeypatch.undo()
     assert state(catalogue) == before

@@ -1,5 +1,6 @@
 """The image store: content-addressed, private, atomic, and shared by processes."""
 
+import errno
 import hashlib
 import io
 import multiprocessing
@@ -14,7 +15,7 @@ from PIL import Image
 
 from models import image_store
 from models.decoding import decode_image
-from models.errors import CatalogueError, ImageTooLarge, UnreadableImage
+from models.errors import CatalogueError, ImageTooLarge, StorageFull, UnreadableImage, VoucherError
 from models.image_store import ImageStore
 
 
@@ -125,16 +126,23 @@ def test_minimum_side_is_passed_on(tmp_path: Path) -> None:
     assert store.open(store.add(buffer.getvalue()), minimum_side=70).size == (100, 75)
 
 
-def test_full_or_forbidden_disk_is_a_catalogue_error_without_remains(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("fault", "raised", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), StorageFull, "free some space"),
+        (OSError(errno.EROFS, "Read-only file system"), CatalogueError, "Read-only file system; check"),
+    ],
+)
+def test_full_or_forbidden_disk_is_told_and_leaves_no_remains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: OSError, raised: type[VoucherError], words: str
 ) -> None:
     store = ImageStore(tmp_path)
 
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
+    def fail(descriptor: int) -> None:
+        raise fault
 
-    monkeypatch.setattr(image_store.os, "fsync", full)
-    with pytest.raises(CatalogueError, match="No space left on device"):
+    monkeypatch.setattr(image_store.os, "fsync", fail)
+    with pytest.raises(raised, match=words):
         store.add(picture(8))
     assert files_in(tmp_path) == []
 

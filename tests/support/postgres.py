@@ -19,6 +19,8 @@ USER = "voucher tests"
 
 _FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "autovacuum=off", "max_connections=60")
 _START_SECONDS = 60
+_FOLDERS = "voucher-pg-"
+_ABANDONED_SECONDS = 3600.0
 
 
 def server_programs() -> Path | None:
@@ -36,7 +38,8 @@ class PostgresServer:
     """A server of its own, on a Unix socket in a folder of its own. It goes when the process that started it does."""
 
     def __init__(self, programs: Path) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="voucher-pg-"))
+        _remove_what_killed_tests_left()
+        self.folder = Path(tempfile.mkdtemp(prefix=_FOLDERS))
         self._programs = programs
         self._user = _unprivileged_user()
         self._databases = 0
@@ -124,6 +127,18 @@ class PostgresServer:
             return command
         other = [] if self._user is None else [f"--reuid={self._user.pw_uid}", f"--regid={self._user.pw_gid}"]
         return [program, *other, *(["--clear-groups"] if other else []), "--pdeathsig=INT", "--", *command]
+
+
+def _remove_what_killed_tests_left() -> None:
+    """Folders whose servers ended with the tests that had started them, an hour ago or longer."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDERS}*"):
+        try:
+            is_old = time.time() - folder.stat().st_mtime > _ABANDONED_SECONDS
+        except FileNotFoundError:  # other tests remove them too
+            continue
+        # A server removes this file when it ends, and ends when its tests do.
+        if is_old and not (folder / "data" / "postmaster.pid").exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _unprivileged_user() -> pwd.struct_passwd | None:
