@@ -32,6 +32,12 @@ class AutoBuild:
         self._seen_at = 0.0
         self._asked: tuple[int, str] | None = None
 
+    def close(self) -> None:
+        """Release the database."""
+        if self._catalogue is not None:
+            self._catalogue.close()
+            self._catalogue = None
+
     def look(self) -> None:
         """Ask for a build if one is due."""
         now = self._now()

@@ -90,7 +90,7 @@ class ContentBuilder:
         self._report("index", 0, 1)
         vectors = EmbeddingBatch(self._store.vectors(added.digests), tuple(added.ids), self._model.encoder.space_id)
         gallery = base.gallery.updated(
-            vectors if len(added) else None, added.species, changes.dropped, metric=metric, compute=self._compute
+            vectors if len(added) else None, added.species, before.keys(), metric=metric, compute=self._compute
         )
         now = dict(zip(added.ids, added.species, strict=True))
         old, new = set(base.gallery.species_ids), set(gallery.species_ids)

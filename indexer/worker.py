@@ -74,6 +74,8 @@ class Worker:
             except SQLAlchemyError as error:
                 raise JobQueueError(f"the queue of jobs cannot be used: {error}") from error
             finally:
+                if self._auto is not None:
+                    self._auto.close()
                 self._jobs.close()
                 DBOS.destroy(destroy_registry=True)
 

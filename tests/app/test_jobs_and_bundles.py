@@ -86,7 +86,7 @@ def test_a_build_is_asked_for_followed_and_served(
     answer = service.post("/v1/identifications", files={"photos": ("x", encode())}).json()
     assert answer["bundle_id"] == after
 
-    bundles = service.get("/v1/bundles").json()["bundles"]
+    bundles = service.get("/v1/bundles").json()["bundles"][:2]
     assert [b["bundle_id"] for b in bundles] == [after, before]
     assert [b["is_active"] for b in bundles] == [True, False]
     assert bundles[0]["changes"]["added"] == 1

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
@@ -162,8 +162,11 @@ def test_the_same_name_asks_for_the_same_job(jobs: JobQueue) -> None:
 
 def test_an_automatic_build_comes_some_time_after_the_last_change(living_home: Home, jobs: JobQueue) -> None:
     clock = [0.0]
-    auto = AutoBuild(living_home, jobs, 60.0, now=lambda: clock[0])
-    with Catalogue.open(living_home) as catalogue:
+    with (
+        closing(AutoBuild(living_home, jobs, 60.0, now=lambda: clock[0])) as auto,
+        closing(AutoBuild(living_home, jobs, 0.0)) as at_once,
+        Catalogue.open(living_home) as catalogue,
+    ):
         species = next(catalogue.sheets()).species_id
         curator = Curator(catalogue, "Ada")
         for seconds in (0, 50, 100, 200):
@@ -177,11 +180,11 @@ def test_an_automatic_build_comes_some_time_after_the_last_change(living_home: H
         clock[0] = 400
         auto.look()
         # Another worker asks for the same job, and nobody asks again for what is built.
-        AutoBuild(living_home, jobs, 0.0).look()
+        at_once.look()
         assert len(jobs.list()) == 1
         with working(living_home):
             assert until(jobs, job.job_id, done).state is JobState.SUCCEEDED
-        AutoBuild(living_home, jobs, 0.0).look()
+        at_once.look()
         assert len(jobs.list()) == 1
 
 
