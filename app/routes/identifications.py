@@ -24,8 +24,9 @@ from app.schemas import (
 )
 from app.uploads import read_upload
 from models.catalogue import Catalogue
-from models.errors import UnknownSheet
+from models.errors import CatalogueError, StorageFull, UnknownSheet
 from models.retrieval import Candidate, Identification, Novelty, PredictionSet, RollUp, SheetMatch
+from models.specimens import Sheet, Specimen
 
 logger = logging.getLogger(__name__)
 
@@ -128,10 +129,29 @@ def _prediction_set(found: PredictionSet | None) -> PredictionSetBody | None:
 
 
 def _candidates(catalogue: Catalogue, identification: Identification) -> list[CandidateBody]:
-    return [_candidate(catalogue, candidate) for candidate in identification.candidates]
+    sheets = _sheets(catalogue, identification)
+    return [_candidate(candidate, sheets) for candidate in identification.candidates]
 
 
-def _candidate(catalogue: Catalogue, candidate: Candidate) -> CandidateBody:
+def _sheets(catalogue: Catalogue, identification: Identification) -> dict[str, Sheet | None] | None:
+    """What is known of the sheets that are cited, None for one that is gone; None when the catalogue cannot be read.
+
+    A full or read-only disk, or a database that is down, is no reason to name no plant.
+    """
+    found: dict[str, Sheet | None] = {}
+    for match in (match for candidate in identification.candidates for match in candidate.sheets):
+        try:
+            found[match.sheet_id] = catalogue.get_sheet(match.sheet_id)
+        except UnknownSheet:
+            logger.warning("sheet %s is in the index but no longer in the catalogue", match.sheet_id)
+            found[match.sheet_id] = None
+        except (CatalogueError, StorageFull) as error:
+            logger.warning("sheets are cited by their ids alone: %s", error)
+            return None
+    return found
+
+
+def _candidate(candidate: Candidate, sheets: dict[str, Sheet | None] | None) -> CandidateBody:
     species = candidate.species
     return CandidateBody(
         species_id=species.species_id,
@@ -142,25 +162,24 @@ def _candidate(catalogue: Catalogue, candidate: Candidate) -> CandidateBody:
         similarity=candidate.similarity,
         has_field_photos=candidate.has_field_photos,
         in_classifier=candidate.in_classifier,
-        sheets=[sheet for match in candidate.sheets for sheet in _evidence(catalogue, match)],
+        sheets=[sheet for match in candidate.sheets for sheet in _evidence(match, sheets)],
     )
 
 
-def _evidence(catalogue: Catalogue, match: SheetMatch) -> list[SheetEvidence]:
+def _evidence(match: SheetMatch, sheets: dict[str, Sheet | None] | None) -> list[SheetEvidence]:
     """The sheet of `match`; none when it left the catalogue after the index was built."""
-    try:
-        sheet = catalogue.get_sheet(match.sheet_id)
-    except UnknownSheet:
-        logger.warning("sheet %s is in the index but no longer in the catalogue", match.sheet_id)
+    sheet = None if sheets is None else sheets[match.sheet_id]
+    if sheets is not None and sheet is None:
         return []
+    specimen = Specimen() if sheet is None else sheet.specimen
     evidence = SheetEvidence(
-        sheet_id=sheet.sheet_id,
+        sheet_id=match.sheet_id,
         similarity=match.similarity,
-        institution_code=sheet.specimen.institution_code,
-        collection_code=sheet.specimen.collection_code,
-        catalog_number=sheet.specimen.catalog_number,
-        image_url=image_url(sheet.sheet_id),
-        thumbnail_url=thumbnail_url(sheet.sheet_id),
+        institution_code=specimen.institution_code,
+        collection_code=specimen.collection_code,
+        catalog_number=specimen.catalog_number,
+        image_url=image_url(match.sheet_id),
+        thumbnail_url=thumbnail_url(match.sheet_id),
     )
     return [evidence]
 
