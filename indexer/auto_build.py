@@ -7,6 +7,7 @@ from collections.abc import Callable
 from models.artifacts import list_artifacts
 from models.bundle_history import latest_revision
 from models.catalogue import Catalogue
+from models.catalogue_revisions import CatalogueRevision
 from models.home import Home
 from models.jobs import BuildRequest, JobQueue
 
@@ -28,9 +29,9 @@ class AutoBuild:
         self._home, self._jobs, self._quiet_seconds, self._now = home, jobs, quiet_seconds, now
         self._catalogue: Catalogue | None = None
         self._look_at = float("-inf")
-        self._seen: tuple[int, str] | None = None
+        self._seen: CatalogueRevision | None = None
         self._seen_at = 0.0
-        self._asked: tuple[int, str] | None = None
+        self._asked: CatalogueRevision | None = None
 
     def close(self) -> None:
         """Release the database."""
@@ -47,18 +48,14 @@ class AutoBuild:
         if self._catalogue is None:
             self._catalogue = Catalogue.open(self._home)
         found = self._catalogue.revision()
-        current = (found.revision, found.token)
-        if current != self._seen:
-            self._seen, self._seen_at = current, now
-        if found.revision == 0 or current == self._asked or now - self._seen_at < self._quiet_seconds:
+        if found != self._seen:
+            self._seen, self._seen_at = found, now
+        if found.revision == 0 or found == self._asked or now - self._seen_at < self._quiet_seconds:
             return
-        self._asked = current
         if not list_artifacts(self._home.models):
             return  # without a trained model there is nothing that a build could do
-        latest = latest_revision(self._home)
-        if latest is not None and (latest.revision, latest.token) == current:
-            return
-        job_id = f"build-auto-{found.revision}-{found.token[:12]}"
-        request = BuildRequest(automatic=True, requested_by="voucher")
-        self._jobs.enqueue_build(request, job_id=job_id)
-        logger.info("asked for %s", job_id)
+        if latest_revision(self._home) != found:
+            job_id = f"build-auto-{found.revision}-{found.token[:12]}"
+            self._jobs.enqueue_build(BuildRequest(automatic=True, requested_by="voucher"), job_id=job_id)
+            logger.info("asked for %s", job_id)
+        self._asked = found  # last, so that a queue that cannot be written is asked again

@@ -12,15 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.build_gallery import build
+from indexer.evaluate import read_test_photos
 from indexer.leave_one_out import leave_one_out, specimens_of
 from indexer.metrics import GroupFigures, group_figures
 from indexer.progress import Report, silent
 from indexer.run_config import RunConfig
 from indexer.run_folder import TrainingRun
 from indexer.scoring import score_files
-from indexer.splits import Splits
 from indexer.training_run import train
-from models.artifacts import folder_of
 from models.catalogue import Catalogue
 from models.compute import Compute
 from models.curation import Curator, NewSheet, NewSpecies
@@ -108,7 +107,7 @@ def bench_growth(
             run = TrainingRun.start(work, catalogue, config)
             train(work, catalogue, run, compute, report=report)
             build(work, catalogue, compute, report=report)
-            old_photos = _test_photos(work, catalogue)
+            old_photos, _ = read_test_photos(work, catalogue, Identifier.load(work, compute))
             new_photos = [p for s in new for p in whole.field_photos(s.species_id)]
             before = _score(work, catalogue, compute, old_photos, report)
             alone_before = leave_one_out(before.identifier.bundle.gallery, specimens_of(catalogue.sheets()))
@@ -171,14 +170,6 @@ def _add(whole: Catalogue, catalogue: Catalogue, new: list[Species]) -> int:
         ]
         count += len(curator.add(sheets))
     return count
-
-
-def _test_photos(home: Home, catalogue: Catalogue) -> list[FieldPhoto]:
-    (model,) = (m.name for m in home.models.iterdir())
-    splits = Splits.load(folder_of(home.models, model) / "splits.parquet")
-    photos = [p for p in catalogue.field_photos() if splits.split_of.get(p.photo_id, p.split) is Split.TEST]
-    known = {s.species_id for s in catalogue.sheets()}
-    return [p for p in photos if p.species_id in known]
 
 
 def _score(home: Home, catalogue: Catalogue, compute: Compute, photos: list[FieldPhoto], report: Report) -> _Scored:

@@ -31,7 +31,7 @@ from models.artifacts import (
     writing,
 )
 from models.bundle import Bundle, TrainedModel, load_bundle, write_index_files
-from models.bundle_history import BundleRecord, list_bundles
+from models.bundle_history import BundleRecord, get_bundle, list_bundles
 from models.catalogue import Catalogue
 from models.catalogue_revisions import CatalogueRevision
 from models.compute import Compute
@@ -196,7 +196,7 @@ class _Build:
             "base": content.base,
             "built_by": self._asked.built_by,
             "job_id": self._asked.job_id,
-            "changes": self._changes(content),
+            "changes": self._changes(content, history),
             "unreadable": list(content.unreadable),
             "validation": validation,
             "held_back": self._reason_against(validation, history) if self._asked.activate_it else None,
@@ -210,10 +210,10 @@ class _Build:
         # What cannot be served is not activated.
         bundle = load_bundle(self._home, self._compute, bundle_id, model=model)
         self._report("writing the index", 1, 1)
-        return next(b for b in list_bundles(self._home) if b.bundle_id == bundle_id), bundle
+        return get_bundle(self._home, bundle_id), bundle
 
-    def _changes(self, content: Content) -> dict[str, Any]:
-        since = 0 if content.base is None else self._revision_of(content.base)
+    def _changes(self, content: Content, history: list[BundleRecord]) -> dict[str, Any]:
+        since = next((b.catalogue.revision for b in history if b.bundle_id == content.base), 0)
         steps = self._catalogue.revisions(since, limit=_LISTED)
         return {
             "added": content.added,
@@ -230,9 +230,6 @@ class _Build:
                 for s in steps
             ],
         }
-
-    def _revision_of(self, bundle_id: str) -> int:
-        return next(b.catalogue.revision for b in list_bundles(self._home) if b.bundle_id == bundle_id)
 
     def _finish(self, record: BundleRecord, *, embedded: int) -> BuiltIndex:
         """Put the index into service unless something speaks against it."""

@@ -64,7 +64,7 @@ def evaluate(
     lie. Raises `InsufficientData` when there is nothing to test on.
     """
     strangers = list_unknown(unknown, identifier.species_ids) if unknown else None
-    photos, skipped = _test_photos(home, catalogue, identifier)
+    photos, skipped = read_test_photos(home, catalogue, identifier)
     position = {s: i for i, s in enumerate(identifier.species_ids)}
     truth = np.array([position[p.species_id] for p in photos], dtype=np.int64)
     observation = np.array([p.observation_key for p in photos])
@@ -93,7 +93,7 @@ def evaluate(
     return Evaluation(identifier.bundle_id, figures, reliability, folder, skipped, scores.decisions)
 
 
-def _test_photos(home: Home, catalogue: Catalogue, identifier: Identifier) -> tuple[list[FieldPhoto], int]:
+def read_test_photos(home: Home, catalogue: Catalogue, identifier: Identifier) -> tuple[list[FieldPhoto], int]:
     """The test photos of known species, and how many there are of others. Raises `InsufficientData`."""
     splits = Splits.load(folder_of(home.models, identifier.model_id) / "splits.parquet")
     known = set(identifier.species_ids)

@@ -26,9 +26,7 @@ def publish(home: Home, reliability: Reliability) -> Identifier:
     """The active index once more, with another reliability."""
     old = read(home.indexes / active_artifact_id(home), kind=INDEX_KIND)
     with writing(home.indexes, kind=INDEX_KIND, artifact_id="other", metadata=old.metadata) as folder:
-        for path in old.root.iterdir():
-            if path.name != "manifest.json":
-                shutil.copy(path, folder / path.name)
+        shutil.copytree(old.root, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json"))
         (folder / "reliability.json").write_text(json.dumps(reliability.to_json()))
     activate(home, "other")
     return Identifier.load(home, CPU)

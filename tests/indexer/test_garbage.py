@@ -32,7 +32,7 @@ def test_a_removed_sheet_leaves_the_disk_only_after_it_has_left_the_answers(tiny
         sheet = next(catalogue.sheets())
         path = catalogue.image_store.path(sheet.image)
         rendition = tiny_home.renditions / sheet.image.stored_sha256[:2] / f"{sheet.image.stored_sha256}-320.jpg"
-        rendition.parent.mkdir(parents=True)
+        rendition.parent.mkdir(parents=True, exist_ok=True)
         rendition.write_bytes(b"a thumbnail")
         Curator(catalogue, "tester").remove([sheet.sheet_id])
         assert collect(tiny_home, catalogue).purged_sheets == 0

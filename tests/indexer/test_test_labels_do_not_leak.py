@@ -2,6 +2,7 @@
 
 import csv
 import inspect
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from indexer.training_set import catalogue_splits, read_training_set
 from models.artifacts import INDEX_KIND, MODEL_KIND, Artifact, read
 from models.catalogue import Catalogue
 from models.compute import Compute
+from models.gallery_files import GALLERY_FILE
 from models.home import Home
 from models.specimens import Split
 
@@ -28,6 +30,9 @@ CPU = Compute("cpu", None)
 
 NAMES = ("species_id", "scientific_name", "genus", "family")
 """What a manifest says about the species of a picture."""
+
+SEGMENT = re.compile(r"\b[0-9a-f]{16}\b")
+"""The name of a segment, drawn by chance."""
 
 Rows = list[dict[str, str]]
 Artifacts = tuple[Artifact, Artifact]
@@ -83,9 +88,15 @@ def contents(found: Artifacts) -> dict[str, Any]:
     model = found[0]
     values: dict[str, Any] = {}
     for artifact in found:
-        values |= {f"{artifact.kind}/{name}": record.sha256 for name, record in artifact.files.items()}
+        for name, record in artifact.files.items():
+            names_segments = name == GALLERY_FILE
+            text = SEGMENT.sub("*", (artifact.root / name).read_text(encoding="utf-8")) if names_segments else ""
+            values[f"{artifact.kind}/{SEGMENT.sub('*', name)}"] = text or record.sha256
         values |= {f"{artifact.kind}:{key}": value for key, value in artifact.metadata.items()}
     assert values.pop("model:run_id") in model.artifact_id
+    assert values.pop("index:catalogue_token")
+    for revision in values["index:changes"]["revisions"]:
+        assert revision.pop("at")
     assert values.pop("index:model_id") == model.artifact_id
     return values
 
