@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from app.access import Access, Scope, check_access
 from app.curation_access import CurationAccess, check_curation
 from app.event_streams import EventStreams
 from app.renditions import Renditions
@@ -71,12 +72,18 @@ def get_curation_access(request: Request, settings: Annotated[Settings, Depends(
     return check_curation(settings, request.headers)
 
 
+async def may_identify(request: Request) -> Access:
+    """Leave to identify one plant, charged to the day of the key that the request shows."""
+    return await check_access(request, Scope.IDENTIFY, identifications=1)
+
+
 SettingsDependency = Annotated[Settings, Depends(get_settings)]
 ServingDependency = Annotated[Serving, Depends(get_serving)]
 UploadBudgetDependency = Annotated[UploadBudget, Depends(get_upload_budget)]
 CatalogueDependency = Annotated[Catalogue, Depends(get_catalogue)]
 DirectoryDependency = Annotated[SpeciesDirectory, Depends(get_directory)]
 RenditionsDependency = Annotated[Renditions, Depends(get_renditions)]
+IdentifyDependency = Annotated[Access, Depends(may_identify)]
 CuratorDependency = Annotated[CurationAccess, Depends(get_curation_access)]
 HomeDependency = Annotated[Home, Depends(get_home)]
 JobsDependency = Annotated[JobQueue, Depends(get_jobs)]
