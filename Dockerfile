@@ -19,7 +19,7 @@ FROM installer AS install-cpu
 # The build of torch: cpu is 4 GB smaller than the package index's. Empty takes the index's own.
 ARG TORCH_BACKEND=cpu
 RUN --mount=type=cache,target=/root/.cache/uv \
-    uv pip install -r pyproject.toml --extra cpu -c docker/lock/cpu.txt ${TORCH_BACKEND:+--torch-backend "$TORCH_BACKEND"}
+    uv pip install -r pyproject.toml --extra cpu --extra telemetry -c docker/lock/cpu.txt ${TORCH_BACKEND:+--torch-backend "$TORCH_BACKEND"}
 COPY README.md LICENSE ./
 COPY models models
 COPY indexer indexer
@@ -31,7 +31,7 @@ FROM installer AS install-cuda
 # Empty takes the package index's torch, which brings its CUDA libraries along; cu128 and others pick one.
 ARG TORCH_BACKEND=
 RUN --mount=type=cache,target=/root/.cache/uv \
-    uv pip install -r pyproject.toml --extra gpu -c docker/lock/gpu.txt ${TORCH_BACKEND:+--torch-backend "$TORCH_BACKEND"}
+    uv pip install -r pyproject.toml --extra gpu --extra telemetry -c docker/lock/gpu.txt ${TORCH_BACKEND:+--torch-backend "$TORCH_BACKEND"}
 COPY README.md LICENSE ./
 COPY models models
 COPY indexer indexer
@@ -55,6 +55,11 @@ ENV PATH=/opt/venv/bin:$PATH \
     VOUCHER_HOME=/data \
     HF_HOME=/data/huggingface \
     MPLCONFIGDIR=/tmp/matplotlib
+# pg_dump, for the backup of a catalogue in PostgreSQL before its schema changes.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends postgresql-client \
+    && rm -rf /var/lib/apt/lists/*
 RUN groupadd --gid 10001 voucher \
     && useradd --uid 10001 --gid 10001 --home-dir /data --no-create-home --shell /usr/sbin/nologin voucher \
     && install -d -o voucher -g voucher -m 0750 /data

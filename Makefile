@@ -16,6 +16,8 @@ TORCH_BACKEND ?=
 PYTEST_ARGS ?=
 # How often `make faults` kills something.
 KILLS ?= 200
+# How long `make soak` sends everything at the same time.
+LOAD_SECONDS ?= 1800
 # More arguments for the demonstration: make demo DEMO_ARGS=--no-serve
 DEMO_ARGS ?=
 
@@ -33,7 +35,7 @@ ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
 export UV_SYSTEM_CERTS ?= 1
 endif
 
-.PHONY: help setup demo test faults coverage lint types imports lock clean
+.PHONY: help setup demo test faults soak coverage lint types imports lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -64,7 +66,11 @@ test: $(STAMP) ## run the tests and measure their coverage
 	$(BIN)/pytest --cov --cov-report= $(PYTEST_ARGS)
 
 faults: $(STAMP) ## kill servers and workers at 200 random moments (KILLS=1000 for more); takes minutes
-	VOUCHER_TEST_KILLS=$(KILLS) $(BIN)/pytest tests/faults -rP --timeout=7200
+	VOUCHER_TEST_KILLS=$(KILLS) $(BIN)/pytest tests/faults/test_kills.py -rP --timeout=7200
+
+soak: $(STAMP) ## half an hour of mixed load, and 10,000 malformed uploads (LOAD_SECONDS=60 for less)
+	VOUCHER_TEST_LOAD_SECONDS=$(LOAD_SECONDS) $(BIN)/pytest tests/faults/test_mixed_load.py -rP --timeout=7200
+	VOUCHER_TEST_UPLOADS=10000 $(BIN)/pytest tests/app/test_malformed_uploads.py -rP --timeout=7200
 
 coverage: $(STAMP) ## show the coverage of the last test run; models/ must reach 90 %
 	$(BIN)/coverage report --include='models/*' --fail-under=90

@@ -1,25 +1,24 @@
-"""Who may ask for what: API keys, their scopes, quotas and rates."""
+"""Who may ask for what: API keys, their scopes, quotas and rates.
 
-from dataclasses import dataclass
-from enum import StrEnum
+A route that identifies takes `app.dependencies.IdentifyDependency`; one that finds out late how many identifications
+it makes calls `check_access` a second time, with their number. What was charged is given back when the answer is a
+refusal or a failure (`app.access_answers`).
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
 
 from starlette.requests import HTTPConnection
 
+from app.access_control import AccessControl, Admission, Quota
+from app.access_offer import Offer, Source, offer_of
+from app.error_responses import AccessRefused, KeyMissing, ScopeMissing
+from app.foreign_pages import refuse_foreign_pages
+from app.settings import Settings
+from models.api_keys import ApiKey, Scope
+from models.api_keys_usage import Charge
 
-class Scope(StrEnum):
-    """What a key opens."""
-
-    IDENTIFY = "identify"
-    CURATE = "curate"
-
-
-@dataclass(frozen=True, slots=True)
-class Quota:
-    """Identifications of one key in one day (UTC)."""
-
-    limit: int
-    remaining: int
-    resets_in_seconds: int
+__all__ = ["Access", "Quota", "Scope", "check_access", "check_reading", "control_of", "give_back"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +28,106 @@ class Access:
     key_id: str | None = None
     name: str | None = None
     quota: Quota | None = None
+    rate: Quota | None = None
+
+
+@dataclass(slots=True)
+class AccessNote:
+    """What the answer to a request has to say of its key; kept beside the request."""
+
+    key: ApiKey | None = None
+    quota: Quota | None = None
+    rate: Quota | None = None
+    charges: list[Charge] = field(default_factory=list)
+    is_private: bool = False
+    """The answer is for those with a key, and not for caches that many use."""
+
+
+def control_of(connection: HTTPConnection) -> AccessControl:
+    """The doorkeeper of the service."""
+    control: AccessControl = connection.app.state.access
+    return control
+
+
+def note_of(scope: Any) -> AccessNote:
+    """The note of the request that this ASGI scope is of."""
+    state = scope.setdefault("state", {})
+    note: AccessNote = state.setdefault("access_note", AccessNote())
+    return note
 
 
 async def check_access(connection: HTTPConnection, scope: Scope, *, identifications: int = 0) -> Access:
-    """Access for this request, `identifications` charged to its key's day."""
-    return Access()
+    """Access for this request, `identifications` charged to its key's day.
+
+    Raises `KeyMissing`, `KeyWrong`, `TooManyFailures`, `ScopeMissing`, `RateExceeded`, `QuotaSpent`, `ForeignPage` for
+    a foreign page that has its visitor's cookie sent, and `NotReady` when keys cannot be looked up.
+    """
+    return await _check(connection, frozenset({scope}), identifications)
+
+
+async def check_reading(connection: HTTPConnection) -> Access:
+    """Access to the collection: for everybody, or for those with a key of whatever scope. Raises as `check_access`."""
+    settings: Settings = connection.app.state.settings
+    if settings.public_reading:
+        return Access()
+    return await _check(connection, frozenset(Scope), 0)
+
+
+async def give_back(connection: HTTPConnection) -> None:
+    """Take off whatever this request has charged so far: its work was not done."""
+    note = note_of(connection.scope)
+    quota = note.key.daily_quota if note.key is not None else None
+    while note.charges:
+        note.quota = await control_of(connection).give_back(quota, note.charges.pop())
+
+
+async def _check(connection: HTTPConnection, scopes: frozenset[Scope], identifications: int) -> Access:
+    control = control_of(connection)
+    if not await control.in_force():
+        return Access()
+    note = note_of(connection.scope)
+    offer = offer_of(connection)
+    if offer is None:
+        raise KeyMissing(
+            "this needs an API key, and the request shows none: send it in the header “Authorization: Bearer KEY” or "
+            "“X-API-Key”, or sign in on the page"
+        )
+    key = await verified(connection, offer)
+    if not key.scopes & scopes:
+        needed = " or ".join(sorted(scopes))
+        raise ScopeMissing(f"this needs a key with the scope {needed}; the key {key.key_id} is for other things")
+    note.key, note.is_private = key, True
+    await _charge(connection, note, identifications)
+    return _access_of(note)
+
+
+async def verified(connection: HTTPConnection, offer: Offer) -> ApiKey:
+    """The key that is shown. Raises as `check_access` does for keys that are not right."""
+    if offer.source is Source.COOKIE:
+        refuse_foreign_pages(connection.headers)
+    address = connection.client.host if connection.client is not None else ""
+    return await control_of(connection).verified(offer.text, address)
+
+
+async def _charge(connection: HTTPConnection, note: AccessNote, identifications: int) -> None:
+    assert note.key is not None
+    try:
+        admission = await control_of(connection).admitted(note.key, identifications)
+    except AccessRefused as error:
+        if error.admission is not None:
+            _enter(note, error.admission)
+        raise
+    _enter(note, admission)
+
+
+def _enter(note: AccessNote, admission: Admission) -> None:
+    note.quota = admission.quota or note.quota
+    note.rate = admission.rate or note.rate
+    if admission.charge is not None:
+        note.charges.append(admission.charge)
+
+
+def _access_of(note: AccessNote) -> Access:
+    if note.key is None:
+        return Access()
+    return Access(note.key.key_id, note.key.name, note.quota, note.rate)

@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.error_responses import BodyTimeout, RequestTooLarge, problem_for
+from app.error_responses import BodyTimeout, RequestTooLarge, note_problem, problem_for, row_for
 
 MEBIBYTE = 1024 * 1024
 
@@ -21,15 +23,26 @@ LINGER_FACTOR = 16
 """At most this many times the limit is thrown away."""
 
 
+@dataclass(frozen=True, slots=True)
+class BodyLimit:
+    """Bytes and time of one request body."""
+
+    max_bytes: int
+    timeout_seconds: float
+
+
 class BodyLimits:
-    """Cuts a body off at `max_bytes` (413) and after `timeout_seconds` (408).
+    """Cuts a body off at `max_bytes` (413) and after `timeout_seconds` (408), at some addresses at a `larger` limit.
 
     A Content-Length is not believed: a chunked body has none. Errors are raised from the `receive` that
     the application calls, and answered here when the application lets them through.
     """
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int, timeout_seconds: float) -> None:
+    def __init__(
+        self, app: ASGIApp, *, max_bytes: int, timeout_seconds: float, larger: Mapping[str, "BodyLimit"] | None = None
+    ) -> None:
         self._app = app
+        self._larger = dict(larger or {})
         self._max_bytes = max_bytes
         self._timeout_seconds = timeout_seconds
 
@@ -39,8 +52,9 @@ class BodyLimits:
             await self._app(scope, receive, send)
             return
         has_files = headers.get("content-type", "").lower().startswith("multipart/form-data")
-        max_bytes = self._max_bytes if has_files else min(self._max_bytes, MAX_BYTES_WITHOUT_FILES)
-        body = _LimitedBody(scope, receive, max_bytes, self._timeout_seconds)
+        limit = self._larger.get(scope["path"]) or BodyLimit(self._max_bytes, self._timeout_seconds)
+        max_bytes = limit.max_bytes if has_files else min(self._max_bytes, MAX_BYTES_WITHOUT_FILES)
+        body = _LimitedBody(scope, receive, max_bytes, limit.timeout_seconds)
 
         async def send_after_the_body(message: Message) -> None:
             if message["type"] == "http.response.start" and not body.is_complete:
@@ -51,6 +65,7 @@ class BodyLimits:
 
         if body.announced_bytes > max_bytes:
             request_id = str(scope.get("state", {}).get("request_id", ""))
+            note_problem(scope, row_for(body.too_large()))
             await problem_for(body.too_large(), request_id)(scope, receive, send_after_the_body)
             return
         await self._app(scope, body.receive, send_after_the_body)

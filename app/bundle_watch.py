@@ -6,10 +6,11 @@ import threading
 import time
 from collections.abc import Callable
 
+from app.cpu_share import network_threads
 from app.serving import Missing, Serving, open_collection, queue_for
 from app.settings import Settings, home_of
 from models.artifacts import active_artifact_id
-from models.compute import Compute
+from models.compute import Compute, limit_threads
 from models.errors import VoucherError
 from models.home import Home
 from models.identifier import Identifier
@@ -130,6 +131,7 @@ def load_serving(settings: Settings) -> Serving:
     """
     home = home_of(settings)
     compute = Compute.resolve(settings.device)
+    limit_threads(network_threads(settings))
 
     def load(bundle_id: str, current: Identifier | None) -> Identifier:
         return Identifier.load(home, compute, bundle_id, model=None if current is None else current.bundle.model)

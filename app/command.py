@@ -25,6 +25,10 @@ def serve_command(
             "--worker/--no-worker", help="Run a worker for index builds beside the service. [default: worker]"
         ),
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Serving processes that share the port. [default: 1]")
+    ] = None,
+    listening: Annotated[int | None, typer.Option(hidden=True, min=0)] = None,
     auto: Annotated[
         bool, typer.Option("--auto", help="Build a minute after the last change of the catalogue, without being asked.")
     ] = False,
@@ -35,14 +39,24 @@ def serve_command(
     are set with VOUCHER_ environment variables, e.g. VOUCHER_MAX_UPLOAD_BYTES.
     """
     # Loaded here, since the other commands of the console script need neither a web server nor networks.
-    from app.serve import serve
     from app.settings import load_settings
 
     try:
-        settings = load_settings(home=home, host=host, port=port, device=device, worker=worker)
+        settings = load_settings(home=home, host=host, port=port, device=device, worker=worker, workers=workers)
         if auto and settings.auto_build_seconds is None:
             settings = settings.model_copy(update={"auto_build_seconds": AUTO_BUILD_SECONDS})
-        serve(settings, announce=lambda address: typer.echo(f"voucher is at {address}  (Ctrl-C stops it)"))
+        if listening is None and settings.workers > 1:
+            from app.serving_processes import serve_in_processes
+
+            serve_in_processes(settings, _announce)
+        else:
+            from app.serve import serve
+
+            serve(settings, _announce, listening=listening)
     except VoucherError as error:
         typer.echo(f"voucher serve: {error}", err=True)
         raise typer.Exit(2) from None
+
+
+def _announce(address: str) -> None:
+    typer.echo(f"voucher is at {address}  (Ctrl-C stops it)")

@@ -4,9 +4,15 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from app.access import Access, Scope, check_access
+from app.access import Access, Scope, check_access, check_reading
 from app.curation_access import CurationAccess, check_curation
 from app.event_streams import EventStreams
+from app.explanations import Explainer
+from app.kept_photos import KeptPhotos
+from app.metrics import ServiceMetrics
+from app.metrics_state import StateFigures
+from app.readiness import ReadinessProbe
+from app.remote_images import RemoteImages
 from app.renditions import Renditions
 from app.serving import Serving
 from app.settings import Settings, home_of
@@ -67,14 +73,65 @@ def get_event_streams(request: Request) -> EventStreams:
     return streams
 
 
-def get_curation_access(request: Request, settings: Annotated[Settings, Depends(get_settings)]) -> CurationAccess:
-    """Leave to change what is served. Raises `CurationOff` and `ForeignPage`."""
-    return check_curation(settings, request.headers)
+async def get_curation_access(request: Request) -> CurationAccess:
+    """Leave to change what is served. Raises `CurationOff`, `ForeignPage` and what `check_access` raises."""
+    return await check_curation(request)
 
 
 async def may_identify(request: Request) -> Access:
     """Leave to identify one plant, charged to the day of the key that the request shows."""
     return await check_access(request, Scope.IDENTIFY, identifications=1)
+
+
+async def may_read(request: Request) -> Access:
+    """Leave to see species, sheets and their images: for everybody, unless the collection is not public."""
+    return await check_reading(request)
+
+
+async def may_look_behind(request: Request) -> Access:
+    """Leave to see what curators do, which names them: for everybody where no keys are in force."""
+    return await check_access(request, Scope.CURATE)
+
+
+def get_probe(request: Request) -> ReadinessProbe:
+    """What looks at whether the service can identify plants."""
+    probe: ReadinessProbe = request.app.state.probe
+    return probe
+
+
+def get_state_figures(request: Request) -> StateFigures:
+    """What the service and its home are like now."""
+    figures: StateFigures = request.app.state.state_figures
+    return figures
+
+
+def get_metrics(request: Request) -> ServiceMetrics:
+    """What counts answers."""
+    metrics: ServiceMetrics = request.app.state.metrics
+    return metrics
+
+
+def get_remote_images(request: Request) -> RemoteImages:
+    """What fetches images from addresses."""
+    images: RemoteImages = request.app.state.remote_images
+    return images
+
+
+async def may_ask(request: Request) -> Access:
+    """Leave to identify, charged by the route once it knows how much."""
+    return await check_access(request, Scope.IDENTIFY)
+
+
+def get_explainer(request: Request) -> Explainer:
+    """What makes heat maps and keeps them."""
+    explainer: Explainer = request.app.state.explainer
+    return explainer
+
+
+def get_kept_photos(request: Request) -> KeptPhotos | None:
+    """What keeps the photos that are sent; None unless the operator wants that."""
+    kept_photos: KeptPhotos | None = request.app.state.kept_photos
+    return kept_photos
 
 
 SettingsDependency = Annotated[Settings, Depends(get_settings)]
@@ -84,7 +141,14 @@ CatalogueDependency = Annotated[Catalogue, Depends(get_catalogue)]
 DirectoryDependency = Annotated[SpeciesDirectory, Depends(get_directory)]
 RenditionsDependency = Annotated[Renditions, Depends(get_renditions)]
 IdentifyDependency = Annotated[Access, Depends(may_identify)]
+AskDependency = Annotated[Access, Depends(may_ask)]
 CuratorDependency = Annotated[CurationAccess, Depends(get_curation_access)]
+ExplainerDependency = Annotated[Explainer, Depends(get_explainer)]
+KeptPhotosDependency = Annotated[KeptPhotos | None, Depends(get_kept_photos)]
 HomeDependency = Annotated[Home, Depends(get_home)]
 JobsDependency = Annotated[JobQueue, Depends(get_jobs)]
+MetricsDependency = Annotated[ServiceMetrics, Depends(get_metrics)]
+ProbeDependency = Annotated[ReadinessProbe, Depends(get_probe)]
+RemoteImagesDependency = Annotated[RemoteImages, Depends(get_remote_images)]
+StateFiguresDependency = Annotated[StateFigures, Depends(get_state_figures)]
 StreamsDependency = Annotated[EventStreams, Depends(get_event_streams)]

@@ -1,20 +1,24 @@
 """Exceptions become RFC 9457 problem documents here, and nowhere else: one table."""
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from models.errors import (
     BundleError,
     CatalogueBusy,
     CatalogueError,
     ImageTooLarge,
+    InvalidBatch,
+    InvalidCandidateFilter,
     InvalidImage,
     InvalidSheetDetails,
     JobQueueError,
@@ -22,12 +26,16 @@ from models.errors import (
     SheetConflict,
     SpeciesConflict,
     StorageFull,
+    UnknownBatch,
     UnknownBundle,
     UnknownJob,
     UnknownSheet,
     UnknownSpecies,
     VoucherError,
 )
+
+if TYPE_CHECKING:
+    from app.access_control import Admission
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +62,47 @@ class RequestTooLarge(RequestRefused):
     """The body has more bytes than are accepted."""
 
 
+class UnknownExplanation(RequestRefused):
+    """There is no such heat map, or it has expired."""
+
+
 class BodyTimeout(RequestRefused):
     """The body did not arrive in time."""
+
+
+class AccessRefused(RequestRefused):
+    """The request is not let in; `admission` is what its key still has, where that is the reason."""
+
+    def __init__(
+        self, message: str, *, retry_after_seconds: int | None = None, admission: "Admission | None" = None
+    ) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+        self.admission = admission
+
+
+class KeyMissing(AccessRefused):
+    """This needs an API key, and the request shows none."""
+
+
+class KeyWrong(AccessRefused):
+    """The key that the request shows is none of this service, or no longer."""
+
+
+class ScopeMissing(AccessRefused):
+    """The key is for other things."""
+
+
+class TooManyFailures(AccessRefused):
+    """Too many wrong keys came from the client's address."""
+
+
+class RateExceeded(AccessRefused):
+    """The key has asked too often within a minute."""
+
+
+class QuotaSpent(AccessRefused):
+    """The key has identified as many plants today as it may."""
 
 
 class CurationOff(RequestRefused):
@@ -66,12 +113,40 @@ class ForeignPage(RequestRefused):
     """A page of another site sends the request from its visitor's browser."""
 
 
+class MetricsRefused(RequestRefused):
+    """The request may not read the metrics."""
+
+
+class RemoteImageRefused(RequestRefused):
+    """An image cannot be fetched from the address that is given for it."""
+
+
+class AddressTooLong(RequestRefused):
+    """The request's own address is longer than is read."""
+
+
+class UnknownProject(RequestRefused):
+    """There is no such flora to look the plant up in (Pl@ntNet's word: project)."""
+
+
+class NoKnownPlant(RequestRefused):
+    """The photos show no plant that the index knows."""
+
+
+class BatchUnfinished(RequestRefused):
+    """The results of a batch were asked for before it is done."""
+
+
 class ClientGone(RequestRefused):
     """The client closed the connection before it had its answer."""
 
 
 class AnswerTimeout(VoucherError):
     """The answer was not ready in time."""
+
+
+class ShuttingDown(VoucherError):
+    """The service ends, and has waited for the request as long as it may."""
 
 
 class NotReady(VoucherError):
@@ -87,29 +162,57 @@ class Row:
     title: str
     tells: bool = True
     retry_after_seconds: int | None = None
+    """Unless the exception knows better."""
+    headers: Mapping[str, str] = field(default_factory=dict)
 
+
+_BEARER = 'Bearer realm="voucher"'
 
 TABLE: dict[type[Exception], Row] = {
     MalformedRequest: Row(400, "malformed-request", "The request cannot be read"),
+    RemoteImageRefused: Row(400, "remote-image", "The image cannot be fetched from there"),
+    KeyMissing: Row(401, "key-missing", "An API key is needed", headers={"WWW-Authenticate": _BEARER}),
+    KeyWrong: Row(
+        401, "key-wrong", "The API key is not right", headers={"WWW-Authenticate": f'{_BEARER}, error="invalid_token"'}
+    ),
+    ScopeMissing: Row(
+        403,
+        "scope-missing",
+        "The API key is for other things",
+        headers={"WWW-Authenticate": f'{_BEARER}, error="insufficient_scope"'},
+    ),
     CurationOff: Row(403, "curation-off", "The collection cannot be changed here"),
     ForeignPage: Row(403, "foreign-page", "Another site's page may not change the collection"),
+    MetricsRefused: Row(403, "metrics-refused", "The metrics may not be read"),
     UnknownSpecies: Row(404, "unknown-species", "There is no such species"),
     UnknownSheet: Row(404, "unknown-sheet", "There is no such sheet"),
     UnknownJob: Row(404, "unknown-job", "There is no such job"),
+    UnknownBatch: Row(404, "unknown-batch", "There is no such batch"),
+    UnknownProject: Row(404, "unknown-project", "There is no such flora"),
+    NoKnownPlant: Row(404, "no-known-plant", "The photos show no known plant"),
     UnknownBundle: Row(404, "unknown-bundle", "There is no such version of the index"),
+    UnknownExplanation: Row(404, "unknown-explanation", "There is no such heat map"),
     BodyTimeout: Row(408, "upload-too-slow", "The upload took too long"),
+    BatchUnfinished: Row(409, "batch-unfinished", "The batch is not done"),
     SheetConflict: Row(409, "sheet-conflict", "The sheet contradicts the collection"),
     SpeciesConflict: Row(409, "species-conflict", "The species contradicts the collection"),
     RequestTooLarge: Row(413, "request-too-large", "The upload is too large"),
     ImageTooLarge: Row(413, "image-too-large", "The photo is too large"),
+    AddressTooLong: Row(414, "address-too-long", "The request's address is too long"),
     UnsupportedUpload: Row(415, "unsupported-upload", "The upload is not of an accepted type"),
     InvalidImage: Row(422, "unreadable-image", "The photo cannot be used"),
     InvalidSheetDetails: Row(422, "invalid-details", "What is said about the sheet or species cannot be used"),
+    InvalidCandidateFilter: Row(422, "invalid-candidates", "The candidates cannot be restricted so"),
+    InvalidBatch: Row(422, "invalid-batch", "The photos cannot be taken as a batch"),
     UnacceptableForm: Row(422, "invalid-form", "The form is not as expected"),
+    TooManyFailures: Row(429, "too-many-failures", "Too many wrong keys", retry_after_seconds=60),
+    RateExceeded: Row(429, "rate-exceeded", "The key asks too often", retry_after_seconds=60),
+    QuotaSpent: Row(429, "quota-spent", "The key's day is used up", retry_after_seconds=3600),
     # Nobody reads this answer; the number (nginx's) is for the log of a proxy.
     ClientGone: Row(499, "client-gone", "The client closed the connection"),
     CatalogueError: Row(500, "catalogue-error", "The catalogue cannot be read", tells=False),
     StorageFull: Row(507, "storage-full", "The disk is full"),
+    ShuttingDown: Row(503, "shutting-down", "The service is stopping", retry_after_seconds=5),
     NotReady: Row(503, "not-ready", "The service is not ready", retry_after_seconds=30),
     BundleError: Row(503, "bundle-error", "The service cannot identify plants now", retry_after_seconds=30),
     ServiceOverloaded: Row(503, "overloaded", "The service is busy", retry_after_seconds=2),
@@ -151,6 +254,11 @@ def problem(
     return JSONResponse(content, status, headers=headers, media_type=PROBLEM_MEDIA_TYPE)
 
 
+def note_problem(scope: Scope, row: Row) -> None:
+    """Have the request's problem counted, and told in its trace."""
+    scope.setdefault("state", {})["problem"] = row.slug
+
+
 def request_id_of(request: Request) -> str:
     """Request id that the outermost middleware gave to this request."""
     return str(request.scope.get("state", {}).get("request_id", ""))
@@ -164,13 +272,15 @@ def problem_for(error: Exception, request_id: str) -> JSONResponse:
     else:
         logger.error("request %s failed", request_id, exc_info=error)
         detail = f"The service has logged what happened. Name request {request_id} when you report it."
-    headers: dict[str, str] = {}
-    if row.retry_after_seconds is not None:
-        headers["Retry-After"] = str(row.retry_after_seconds)
+    headers = dict(row.headers)
+    retry_after_seconds = getattr(error, "retry_after_seconds", None) or row.retry_after_seconds
+    if retry_after_seconds is not None:
+        headers["Retry-After"] = str(retry_after_seconds)
     return problem(row.status, row.slug, row.title, detail, request_id, headers)
 
 
 async def _on_voucher_error(request: Request, error: Exception) -> JSONResponse:
+    note_problem(request.scope, row_for(error))
     return problem_for(error, request_id_of(request))
 
 

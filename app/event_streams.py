@@ -9,6 +9,8 @@ class EventStreams:
     def __init__(self, most: int) -> None:
         self._most = most
         self.open = 0
+        self.is_ending = False
+        """Whether the service stops: those that follow a job then come back to the next one."""
 
     def take(self) -> None:
         """Count one more. Raises `ServiceOverloaded` when there is no room."""

@@ -5,18 +5,46 @@ from typing import Any
 
 from app.error_responses import UnacceptableForm
 from app.uploads import FormShape
+from models.candidate_filter import CandidateFilter
 from models.specimens import Organ
 
 PHOTO_FIELD = "photos"
-TEXT_FIELDS = ("organs", "top_k", "include_sheets", "sheets_per_candidate")
+FILTER_FIELDS = ("species_ids", "genera", "families")
+TEXT_FIELDS = (
+    "organs",
+    "top_k",
+    "include_sheets",
+    "sheets_per_candidate",
+    "explain",
+    "explained_candidates",
+    *FILTER_FIELDS,
+)
 MAX_TEXT_BYTES = 100
+MAX_FILTER_BYTES = 512 * 1024
+"""A checklist of some forty thousand identifiers."""
 
 MAX_TOP_K = 50
 DEFAULT_TOP_K = 5
 MAX_SHEETS = 20
 DEFAULT_SHEETS = 3
+MAX_EXPLAINED = 5
+DEFAULT_EXPLAINED = 3
 
 TRUTHS = {"true": True, "1": True, "false": False, "0": False}
+
+def _entries_schema(description: str) -> dict[str, Any]:
+    return {"type": "array", "items": {"type": "string"}, "description": description}
+
+
+FILTER_SCHEMA: dict[str, Any] = {
+    "species_ids": _entries_schema(
+        "a checklist: answer only with these species; comma separated, repeated, or both. Each of species_ids, genera "
+        "and families narrows what the others leave"
+    ),
+    "genera": _entries_schema("answer only with species of these genera; comma separated or repeated"),
+    "families": _entries_schema("answer only with species of these families; comma separated or repeated"),
+}
+"""Of the fields that restrict candidates."""
 
 FORM_SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -54,6 +82,20 @@ FORM_SCHEMA: dict[str, Any] = {
             "default": DEFAULT_SHEETS,
             "description": "sheets of each candidate",
         },
+        "explain": {
+            "type": "boolean",
+            "default": False,
+            "description": "whether the best sheet of the first candidates comes with heat maps, which take several "
+            "times the time of the answer",
+        },
+        "explained_candidates": {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": MAX_EXPLAINED,
+            "default": DEFAULT_EXPLAINED,
+            "description": "candidates that are explained, where explain is true",
+        },
+        **FILTER_SCHEMA,
     },
 }
 
@@ -61,7 +103,14 @@ FORM_SCHEMA: dict[str, Any] = {
 def form_shape(*, max_photos: int, max_photo_bytes: int) -> FormShape:
     """What the form may hold."""
     return FormShape(
-        PHOTO_FIELD, "photo", "photos of one plant", TEXT_FIELDS, max_photos, max_photo_bytes, MAX_TEXT_BYTES
+        PHOTO_FIELD,
+        "photo",
+        "photos of one plant",
+        TEXT_FIELDS,
+        max_photos,
+        max_photo_bytes,
+        MAX_TEXT_BYTES,
+        longer_texts=dict.fromkeys(FILTER_FIELDS, MAX_FILTER_BYTES),
     )
 
 
@@ -72,40 +121,61 @@ class IdentificationOptions:
     top_k: int
     sheets_per_candidate: int
     organs: tuple[Organ, ...]
+    within: CandidateFilter | None = None
+    explained_candidates: int = 0
 
 
 def read_options(texts: dict[str, list[str]], *, photo_count: int) -> IdentificationOptions:
     """Options from the text fields of the form. Raises `UnacceptableForm`; what was sent is not repeated."""
-    sheets = _whole_number(texts, "sheets_per_candidate", 0, MAX_SHEETS, DEFAULT_SHEETS)
-    if not _truth(texts, "include_sheets", True):
+    sheets = whole_number(texts, "sheets_per_candidate", 0, MAX_SHEETS, DEFAULT_SHEETS)
+    if not truth(texts, "include_sheets", True):
         sheets = 0
     return IdentificationOptions(
-        top_k=_whole_number(texts, "top_k", 1, MAX_TOP_K, DEFAULT_TOP_K),
+        top_k=whole_number(texts, "top_k", 1, MAX_TOP_K, DEFAULT_TOP_K),
         sheets_per_candidate=sheets,
         organs=_organs(texts.get("organs", []), photo_count),
+        within=read_filter(texts),
+        explained_candidates=_explained(texts),
     )
 
 
-def _single(texts: dict[str, list[str]], name: str) -> str | None:
+def _explained(texts: dict[str, list[str]]) -> int:
+    count = whole_number(texts, "explained_candidates", 1, MAX_EXPLAINED, DEFAULT_EXPLAINED)
+    return count if truth(texts, "explain", False) else 0
+
+
+def read_filter(texts: dict[str, list[str]]) -> CandidateFilter | None:
+    """What candidates are restricted to, if anything. Raises `UnacceptableForm` for a field that is given empty."""
+    entries = {name: [entry for value in texts.get(name, []) for entry in value.split(",")] for name in FILTER_FIELDS}
+    for name, given in entries.items():
+        if given and not any(entry.strip() for entry in given):
+            raise UnacceptableForm(f"{name}: expected at least one entry, found none; leave the field out for all")
+    return CandidateFilter.of(**entries)
+
+
+def single_value(texts: dict[str, list[str]], name: str) -> str | None:
+    """The value of a field, None without it. Raises `UnacceptableForm` for several."""
     values = texts.get(name, [])
     if len(values) > 1:
         raise UnacceptableForm(f"{name}: expected one value, found {len(values)}")
     return values[0] if values else None
 
 
-def _whole_number(texts: dict[str, list[str]], name: str, least: int, most: int, default: int) -> int:
-    value = _single(texts, name)
+def whole_number(texts: dict[str, list[str]], name: str, least: int, most: int, default: int) -> int:
+    """The value of a field as a number in a range. Raises `UnacceptableForm`."""
+    value = single_value(texts, name)
     if value is None:
         return default
     # isascii: int() also reads the digits of other scripts.
-    number = int(value) if value.isascii() and value.isdecimal() else -1
+    number = int(value) if value.isascii() and value.isdecimal() and len(value) < 10 else -1
     if not least <= number <= most:
         raise UnacceptableForm(f"{name}: expected a whole number from {least} to {most}")
     return number
 
 
-def _truth(texts: dict[str, list[str]], name: str, default: bool) -> bool:
-    value = _single(texts, name)
+def truth(texts: dict[str, list[str]], name: str, default: bool) -> bool:
+    """The value of a field as true or false. Raises `UnacceptableForm`."""
+    value = single_value(texts, name)
     if value is None:
         return default
     if value.lower() not in TRUTHS:

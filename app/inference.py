@@ -1,34 +1,76 @@
-"""Takes photos off the event loop: a few threads decode, one thread runs the network.
-
-A later change of how requests share the network (batches, several devices) happens behind
-`InferenceQueue.identify`.
-"""
+"""Takes photos off the event loop: a few threads decode, one thread runs the network, a few work out answers."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from PIL import Image
 
+from app.batching import Batcher, BatchObserver, Network, Pixels
 from app.error_responses import AnswerTimeout, ClientGone
+from models.encoder import Encoded
 from models.errors import ImageTooLarge, ServiceOverloaded, UnreadableImage
-from models.retrieval import Identification
 
-if TYPE_CHECKING:
-    from models.identifier import Identifier
+T = TypeVar("T")
 
-Pixels = NDArray[np.float32]
+_ANSWER_THREADS = 2
+
+
+class Observer(BatchObserver, Protocol):
+    """Is told how long the parts of an identification took."""
+
+    def stage(self, name: str, seconds: float) -> None:
+        """One of decode, wait, network, answer has just ended; called in the request's own context."""
+
+
+class Unobserved:
+    """Nobody looks."""
+
+    def stage(self, name: str, seconds: float) -> None:
+        """Nothing."""
+
+    def batch(self, size: int) -> None:
+        """Nothing."""
+
+    def depth(self, waiting: int) -> None:
+        """Nothing."""
+
+
+class PhotoReader(Network, Protocol):
+    """A network with the preprocessing that belongs to it: an `Identifier`."""
+
+    def decode(self, source: bytes, *, max_pixels: int) -> Image.Image:
+        """Upright RGB picture. Raises `InvalidImage`."""
+
+    def preprocess(self, image: Image.Image) -> Pixels:
+        """``(3, H, W)`` float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What is known of the P photos of one request once the network has seen them.
+
+    `pixels` is ``(P, 3, H, W)`` float32, as the network got them; `sizes` are width and height of the upright photos,
+    as they were decoded.
+    """
+
+    encoded: Encoded
+    pixels: Pixels
+    sizes: tuple[tuple[int, int], ...]
 
 
 class InferenceQueue:
     """Bounded way to the network.
 
     The identifier comes with each request, so that a request ends with the bundle that it began with while later ones
-    are answered by another; one network thread serves them all. At most `queue_limit` identifications are in work or
-    wait; one more raises `ServiceOverloaded`. At most `decode_workers` photos exist as full images at one time, which
-    bounds memory whatever is sent: what waits for the network is small, upright and already of the network's size.
+    are answered by another; one network thread serves them all, in batches (see `Batcher`). At most `queue_limit`
+    requests are in work or wait; one more raises `ServiceOverloaded`. At most `decode_workers` photos exist as full
+    images at one time, which bounds memory whatever is sent: what waits for the network is small, upright and already
+    of the network's size.
     """
 
     def __init__(
@@ -38,44 +80,76 @@ class InferenceQueue:
         decode_workers: int,
         max_pixels: int,
         timeout_seconds: float,
+        max_batch: int = 16,
+        max_wait_seconds: float = 0.005,
+        observer: Observer | None = None,
     ) -> None:
         self._queue_limit = queue_limit
         self._max_pixels = max_pixels
         self._timeout_seconds = timeout_seconds
         self._admitted = 0
+        self._observer: Observer = observer or Unobserved()
         self._decoders = ThreadPoolExecutor(decode_workers, thread_name_prefix="decode")
-        self._network = ThreadPoolExecutor(1, thread_name_prefix="inference")
+        self._answers = ThreadPoolExecutor(_ANSWER_THREADS, thread_name_prefix="answer")
+        self._batcher = Batcher(max_batch=max_batch, max_wait_seconds=max_wait_seconds, observer=self._observer)
 
     @property
     def admitted(self) -> int:
-        """Identifications in work or waiting."""
+        """Requests in work or waiting."""
         return self._admitted
 
+    @property
+    def limit(self) -> int:
+        """Requests that may be in work or wait at one time."""
+        return self._queue_limit
+
+    @property
+    def busy_seconds(self) -> float:
+        """How long the network has been at one batch; 0 while it waits."""
+        return self._batcher.busy_seconds
+
+    def observe(self, observer: Observer) -> None:
+        """Tell `observer` from now on."""
+        self._observer = observer
+        self._batcher.observe(observer)
+
     def refuse_when_full(self) -> None:
-        """Raises `ServiceOverloaded` when one more identification would be refused; before an upload is read."""
+        """Raises `ServiceOverloaded` when one more request would be refused; before an upload is read."""
         if self._admitted >= self._queue_limit:
             raise ServiceOverloaded(f"{self._queue_limit} identifications are waiting already; try again in a moment")
 
-    async def identify(
+    async def ask(
         self,
-        identifier: "Identifier",
+        identifier: PhotoReader,
         photos: Sequence[bytes],
+        then: Callable[[Looked], T],
         *,
-        top_k: int,
-        sheets_per_candidate: int,
         client_gone: Callable[[], Awaitable[None]] | None = None,
-    ) -> Identification:
-        """Answer of `identifier` for the encoded `photos` of one plant.
+    ) -> T:
+        """What `then` makes of the encoded `photos` of one plant, in a thread of its own.
 
-        `client_gone` returns when nobody waits for the answer any more; what has not begun is then
-        dropped. Raises `InvalidImage` (naming the photo by its position from 1), `ServiceOverloaded`,
-        `AnswerTimeout`, `ClientGone`.
+        `client_gone` returns when nobody waits for the answer any more; what has not begun is then dropped. Raises
+        `InvalidImage` (naming the photo by its position from 1), `ServiceOverloaded`, `AnswerTimeout`, `ClientGone`,
+        and what `then` raises.
         """
-        self.refuse_when_full()
-        self._admitted += 1
+        return await self._admit(self._answer(identifier, photos, then), client_gone)
+
+    async def on_network(self, work: Callable[[], T], *, client_gone: Callable[[], Awaitable[None]] | None = None) -> T:
+        """What `work` returns, called by the network's thread between two batches. Raises as `ask` does."""
+        return await self._admit(asyncio.wrap_future(self._batcher.run(work)), client_gone)
+
+    async def _admit(self, answer: Awaitable[T], client_gone: Callable[[], Awaitable[None]] | None) -> T:
+        working = asyncio.ensure_future(answer)
+        try:
+            self.refuse_when_full()
+            self._admitted += 1
+        except ServiceOverloaded:
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+            raise
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                return await _unless(client_gone, self._answer(identifier, photos, top_k, sheets_per_candidate))
+                return await _unless(client_gone, working)
         except TimeoutError:
             raise AnswerTimeout(
                 f"expected an answer within {self._timeout_seconds:.0f} seconds; try again in a moment"
@@ -83,46 +157,55 @@ class InferenceQueue:
         finally:
             self._admitted -= 1
 
-    async def _answer(
-        self, identifier: "Identifier", photos: Sequence[bytes], top_k: int, sheets_per_candidate: int
-    ) -> Identification:
+    async def _answer(self, identifier: PhotoReader, photos: Sequence[bytes], then: Callable[[Looked], T]) -> T:
+        observer, began = self._observer, time.monotonic()
+        pixels, sizes = await self._decoded(identifier, photos)
+        observer.stage("decode", time.monotonic() - began)
+        outputs = await asyncio.wrap_future(self._batcher.submit(identifier, pixels))
+        observer.stage("wait", outputs.wait_seconds)
+        observer.stage("network", outputs.network_seconds)
+        began = time.monotonic()
+        looked = Looked(outputs.encoded, pixels, sizes)
+        answer = await asyncio.get_running_loop().run_in_executor(self._answers, then, looked)
+        observer.stage("answer", time.monotonic() - began)
+        return answer
+
+    async def _decoded(
+        self, identifier: PhotoReader, photos: Sequence[bytes]
+    ) -> tuple[Pixels, tuple[tuple[int, int], ...]]:
         loop = asyncio.get_running_loop()
         waiting = [
             loop.run_in_executor(self._decoders, self._pixels_of, identifier, photo, position)
             for position, photo in enumerate(photos, start=1)
         ]
+        self._batcher.expect(1)
         try:
-            pixels = np.stack(await asyncio.gather(*waiting))
+            decoded = await asyncio.gather(*waiting)
         finally:
+            self._batcher.expect(-1)
             # One bad photo or a cancelled request leaves no decoding behind for the others.
             for future in waiting:
                 future.cancel()
-        return await loop.run_in_executor(self._network, _run, identifier, pixels, top_k, sheets_per_candidate)
+        return np.stack([pixels for pixels, _ in decoded]), tuple(size for _, size in decoded)
 
-    def _pixels_of(self, identifier: "Identifier", photo: bytes, position: int) -> Pixels:
+    def _pixels_of(self, identifier: PhotoReader, photo: bytes, position: int) -> tuple[Pixels, tuple[int, int]]:
         try:
             image = identifier.decode(photo, max_pixels=self._max_pixels)
         except UnreadableImage as error:
             raise UnreadableImage(f"photo {position}: {error}") from error
         except ImageTooLarge as error:
             raise ImageTooLarge(f"photo {position}: {error}") from error
-        return identifier.preprocess(image)
+        return identifier.preprocess(image), image.size
 
     def close(self) -> None:
         """Drop what has not begun and wait for what has."""
         self._decoders.shutdown(wait=True, cancel_futures=True)
-        self._network.shutdown(wait=True, cancel_futures=True)
+        self._batcher.close()
+        self._answers.shutdown(wait=True, cancel_futures=True)
 
 
-def _run(identifier: "Identifier", pixels: Pixels, top_k: int, sheets_per_candidate: int) -> Identification:
-    return identifier.identify_tensors(pixels, top_k=top_k, sheets_per_candidate=sheets_per_candidate)
-
-
-async def _unless(
-    client_gone: Callable[[], Awaitable[None]] | None, answer: Awaitable[Identification]
-) -> Identification:
+async def _unless(client_gone: Callable[[], Awaitable[None]] | None, working: "asyncio.Future[T]") -> T:
     """The answer, or `ClientGone` as soon as the client is."""
-    working = asyncio.ensure_future(answer)
     watching = asyncio.ensure_future(client_gone()) if client_gone else None
     try:
         await asyncio.wait([working] if watching is None else [working, watching], return_when=asyncio.FIRST_COMPLETED)

@@ -5,17 +5,45 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import cache
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from app.body_limits import BodyLimits
+from app.access_answers import AccessAnswers
+from app.access_control import AccessControl
+from app.body_limits import BodyLimit, BodyLimits
 from app.bundle_watch import load_serving
+from app.cross_origin import CrossOrigin
+from app.dependencies import may_look_behind, may_read
 from app.error_responses import add_error_handlers
 from app.event_streams import EventStreams
-from app.request_context import RequestContext
-from app.routes import bundles, changes, curation, health, identifications, jobs, page, sheets, species
-from app.routes.documented_errors import openapi_of
+from app.explanations import Explainer
+from app.kept_photos import kept_photos_for
+from app.plantnet.errors import PlantnetErrors
+from app.remote_images import RemoteImages
+from app.request_context import RequestContext, UnexpectedErrors
+from app.routes import (
+    batches,
+    bundles,
+    changes,
+    curation,
+    embeddings,
+    explanations,
+    health,
+    identifications,
+    jobs,
+    metrics,
+    page,
+    plantnet,
+    plantnet_lists,
+    session,
+    sheets,
+    species,
+)
+from app.routes.documented_errors import access_problems, openapi_of
 from app.serving import Serving
 from app.settings import Settings, home_of
+from app.telemetry import Telemetry
+from app.tracing import Tracing
 from app.uploads import UploadBudget
 from models.jobs import JobQueue
 
@@ -25,22 +53,33 @@ Names a plant from field photos, and shows the herbarium sheets that vouch for t
 Every error is an RFC 9457 problem document (`application/problem+json`)."""
 
 
-def create_app(settings: Settings, load: Callable[[Settings], Serving] = load_serving) -> FastAPI:
+def create_app(
+    settings: Settings, load: Callable[[Settings], Serving] = load_serving, *, tracing: Tracing | None = None
+) -> FastAPI:
     """The service over the home that `settings` names; `load` is called once, when it starts.
 
-    Without a bundle the service starts all the same and says on `/readyz` what is missing.
+    Without a bundle the service starts all the same and says on `/readyz` what is missing. `tracing` gets a span for
+    each request; it is closed with the application.
     """
+    telemetry = Telemetry.of(settings, tracing)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         serving = await asyncio.to_thread(load, settings)
         app.state.serving = serving
+        telemetry.attach(app, serving)
+        serving.attach(app.state.explainer)
+        if app.state.kept_photos is not None:
+            serving.attach(app.state.kept_photos)
         serving.start()
         try:
             yield
         finally:
             await asyncio.to_thread(serving.close)
             await asyncio.to_thread(app.state.jobs.close)
+            await asyncio.to_thread(app.state.access.close)
+            await app.state.remote_images.close()
+            await asyncio.to_thread(telemetry.close)
 
     # FastAPI's own documentation pages load scripts from another host; the description itself stays.
     app = FastAPI(
@@ -56,12 +95,42 @@ def create_app(settings: Settings, load: Callable[[Settings], Serving] = load_se
     app.state.jobs = JobQueue(home_of(settings))
     app.state.event_streams = EventStreams(settings.max_event_streams)
     app.state.upload_budget = UploadBudget(settings.max_buffered_bytes)
+    app.state.explainer = Explainer(settings)
+    app.state.kept_photos = kept_photos_for(settings)
+    app.state.remote_images = RemoteImages(
+        settings.remote_image_hosts,
+        max_bytes=settings.max_upload_bytes,
+        max_bytes_together=settings.max_request_bytes,
+        timeout_seconds=settings.remote_image_timeout_seconds,
+    )
+    app.state.access = AccessControl(settings)
     add_error_handlers(app)
-    for module in (identifications, species, sheets, curation, changes, jobs, bundles, health, page):
+    keyed = access_problems()
+    for module in (session, health, metrics, page):
+        app.include_router(module.router)
+    for module in (identifications, curation):
+        app.include_router(module.router, responses=keyed)
+    for module in (species, sheets):
+        app.include_router(module.router, dependencies=[Depends(may_read)], responses=keyed)
+    for module in (changes, jobs, bundles):
+        app.include_router(module.router, dependencies=[Depends(may_look_behind)], responses=keyed)
+    for module in (batches, embeddings, explanations, plantnet, plantnet_lists):
         app.include_router(module.router)
     app.mount("/static", page.static_files(), name="static")
     # Made when it is first asked for: it takes half a second.
     app.openapi = cache(lambda: openapi_of(app))  # type: ignore[method-assign]
-    app.add_middleware(BodyLimits, max_bytes=settings.max_request_bytes, timeout_seconds=settings.body_timeout_seconds)
-    app.add_middleware(RequestContext)  # added last, so it is the outermost
+    app.add_middleware(
+        BodyLimits,
+        max_bytes=settings.max_request_bytes,
+        timeout_seconds=settings.body_timeout_seconds,
+        larger={batches.PATH: BodyLimit(settings.batch_upload_bytes, settings.batch_upload_seconds)},
+    )
+    app.add_middleware(UnexpectedErrors)
+    app.add_middleware(AccessAnswers)
+    app.add_middleware(CrossOrigin, origins=settings.cors_origins)
+    app.add_middleware(RequestContext)  # outside of everything that answers
+    app.add_middleware(PlantnetErrors)  # rewrites what those within answer
+    telemetry.watch_requests(app)
+    # Outermost: from here on the client is who a trusted proxy says.
+    app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(settings.trusted_proxies))
     return app

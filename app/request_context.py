@@ -1,12 +1,14 @@
-"""Outermost middleware: the request id, the security headers, and the answer to the unexpected."""
+"""Middleware around everything: the request id, the security headers, and the answer to the unexpected."""
 
+import asyncio
 import re
 import uuid
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.error_responses import problem_for
+from app.error_responses import ShuttingDown, note_problem, problem_for, row_for
+from app.log_setup import request_id_in_work
 
 REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -41,12 +43,12 @@ def request_id_from(headers: Headers) -> str:
     return offered if REQUEST_ID_PATTERN.fullmatch(offered) else uuid.uuid4().hex
 
 
-class RequestContext:
-    """Names each request, adds the security headers to each response, and answers unexpected errors.
+HTTPS_ONLY = "max-age=31536000"
+"""For the host alone: what runs at names below it is not ours to decide."""
 
-    It stands outside Starlette's own handling of the unexpected, whose answer would come without the
-    request id and the headers.
-    """
+
+class RequestContext:
+    """Names each request, for the log too, and adds the security headers to each response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -58,22 +60,62 @@ class RequestContext:
             return
         request_id = request_id_from(Headers(scope=scope))
         scope.setdefault("state", {})["request_id"] = request_id
-        started = False
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal started
             if message["type"] == "http.response.start":
-                started = True
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
                 for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
+                if scope.get("scheme") == "https":
+                    headers.setdefault("Strict-Transport-Security", HTTPS_ONLY)
+            await send(message)
+
+        named = request_id_in_work.set(request_id)
+        try:
+            await self._app(scope, receive, send_with_headers)
+        finally:
+            request_id_in_work.reset(named)
+
+
+class UnexpectedErrors:
+    """Answers what nothing else answers.
+
+    It stands outside Starlette's own handling of the unexpected, whose answer would be another, and inside of what
+    adds headers to all answers.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on; an error that comes back is answered, unless an answer has begun."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def send_noticed(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_headers)
-        except Exception as error:
-            # Whatever it is, the client gets a generic answer and the log the traceback.
+            await self._app(scope, receive, send_noticed)
+        except asyncio.CancelledError:
             if started:
                 raise
-            await problem_for(error, request_id)(scope, receive, send_with_headers)
+            # The server cancels what is still under way when its time to stop is over.
+            await _answer(ShuttingDown("the service is stopping; try again in a moment"), scope, receive, send_noticed)
+        except Exception as error:
+            # Whatever it is, the client gets a generic answer and the log the traceback.
+            note_problem(scope, row_for(error))
+            if started:
+                raise
+            await _answer(error, scope, receive, send_noticed)
+
+
+async def _answer(error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
+    note_problem(scope, row_for(error))
+    request_id = str(scope.get("state", {}).get("request_id", ""))
+    await problem_for(error, request_id)(scope, receive, send)

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 Similarity = Annotated[float, Field(ge=-1.001, le=1.001, description="cosine similarity, -1 … 1")]
 
@@ -35,6 +35,14 @@ class Problem(WireModel):
     )
 
 
+class ExplanationBody(WireModel):
+    """Where heat maps are that show what makes a photo and a sheet alike; each lies over its whole upright picture."""
+
+    photo_position: int = Field(ge=1, description="which of the photos, from 1: the one most similar to the sheet")
+    photo_heat_map_url: str = Field(description="PNG with transparency, relative to this service; it expires")
+    sheet_heat_map_url: str
+
+
 class SheetEvidence(WireModel):
     """A herbarium sheet that vouches for a candidate."""
 
@@ -45,6 +53,9 @@ class SheetEvidence(WireModel):
     catalog_number: str | None = Field(None, description="Darwin Core catalogNumber")
     image_url: str = Field(description="the sheet in full size, relative to this service")
     thumbnail_url: str
+    explanation: ExplanationBody | None = Field(
+        None, description="null unless explain=true asked for it, and where it could not be made"
+    )
 
 
 class CandidateBody(WireModel):
@@ -109,7 +120,9 @@ class IdentificationBody(WireModel):
     """The answer to `POST /v1/identifications`."""
 
     identification_id: str = Field(description="the request id, which finds the line in the log")
-    bundle_id: str = Field(description="the index and model that answered")
+    bundle_id: str = Field(description="the index that answered")
+    model_id: str = Field(description="the model that answered")
+    software: str = Field(description="name and version of the software that answered")
     photo_count: int = Field(ge=1)
     outcome: str = Field(description="species, genus, family, undecided, or none of these")
     summary: str = Field(description="the answer in a sentence for people")
@@ -120,6 +133,13 @@ class IdentificationBody(WireModel):
     unknown: UnknownBody | None = Field(description="null when too few photos told how unknown plants look")
     prediction_set: PredictionSetBody | None = Field(description="null when too few photos told a limit")
     decision: DecisionBody
+    probability_outside: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="what the species that species_ids, genera and families left out have together, of all species; "
+        "null when none of these was given",
+    )
     candidates: list[CandidateBody] = Field(description="by falling probability")
     milliseconds: float = Field(ge=0, description="from the whole upload to the answer")
 
@@ -127,7 +147,9 @@ class IdentificationBody(WireModel):
         json_schema_extra={
             "example": {
                 "identification_id": "0f6c1f2f4d1c4a8d9a53f2f6a8f1c001",
-                "bundle_id": "20260101T120000Z-1f2e3d4c",
+                "bundle_id": "index-20260101-120000-1f2e3d",
+                "model_id": "model-20251220-093000-4c5b6a",
+                "software": "voucher 0.1.0",
                 "photo_count": 1,
                 "outcome": "genus",
                 "summary": "Genus Costus (91 %): the species are too close to call. Most likely: Costus arabicus L. "
@@ -149,6 +171,7 @@ class IdentificationBody(WireModel):
                     "reason": "No field photos of the nearest species were in training; the sheets decided.",
                     "evidence": {"prototype_distance": 0.41},
                 },
+                "probability_outside": None,
                 "candidates": [
                     {
                         "species_id": "105951",
@@ -187,6 +210,9 @@ class SpeciesBody(WireModel):
     family: str | None = None
     sheet_count: int = Field(ge=0)
     field_photo_count: int = Field(ge=0)
+    in_index: bool | None = Field(None, description="whether answers can name it now; null while no index answers")
+    in_classifier: bool | None = Field(None, description="as in a candidate; null for species that are not in the index")
+    has_field_photos: bool | None = Field(None, description="as in a candidate; null as in_classifier")
 
 
 class SpeciesPage(WireModel):
@@ -274,6 +300,14 @@ class Health(WireModel):
     status: str
 
 
+class ReadinessCheck(WireModel):
+    """One thing that the service needs; a warning says that plants are identified all the same."""
+
+    name: str
+    state: Literal["ok", "warning", "fault"]
+    detail: str | None = Field(description="what is wrong and how to mend it; null when all is well")
+
+
 class Readiness(WireModel):
     """The service identifies plants."""
 
@@ -284,6 +318,7 @@ class Readiness(WireModel):
     complaint: str | None = Field(
         None, description="why the bundle that was activated last does not answer; the one before goes on"
     )
+    checks: list[ReadinessCheck] = Field(description="everything that was looked at")
 
 
 class IndexBuildBody(BaseModel):
@@ -297,14 +332,6 @@ class IndexBuildBody(BaseModel):
     curator: str | None = Field(None, max_length=200, description="who asks, for the record")
 
 
-class ActivationBody(BaseModel):
-    """Who has a bundle served."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    curator: str | None = Field(None, max_length=200, description="who asks, for the record")
-
-
 class JobProgressBody(WireModel):
     """How far a job is."""
 
@@ -313,6 +340,45 @@ class JobProgressBody(WireModel):
     total: int
     per_second: float | None = Field(description="of the stage; null while nothing can be said")
     seconds_left: float | None = Field(description="of the stage")
+
+
+class BatchBody(WireModel):
+    """Photos that were sent together, and how far their identification is."""
+
+    batch_id: str = Field(description="also the id of its job")
+    state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
+    created_at: str = Field(description="UTC, ISO 8601")
+    started_at: str | None
+    finished_at: str | None
+    expires_at: str | None = Field(description="when it is deleted with its results; null until it is finished")
+    plants: int = Field(ge=1, description="rows that the results will have")
+    photos: int = Field(ge=0, description="photos that can be looked at")
+    done: int = Field(ge=0, description="plants that have their row")
+    failed: int = Field(ge=0, description="rows so far that hold an error")
+    progress: JobProgressBody | None
+    bundle_id: str | None = Field(description="the index that answers; null until it began")
+    model_id: str | None
+    reason: str | None = Field(description="why it failed as a whole")
+    results_url: str
+
+
+class EmbeddingsBody(WireModel):
+    """Vectors of images."""
+
+    bundle_id: str
+    model_id: str
+    space_id: str = Field(description="vectors of one space may be compared, others not")
+    role: Literal["sheet", "field"] | None = Field(description="the images' role, if they are in the bundle's metric")
+    dimensions: int = Field(ge=1, description="numbers of one vector")
+    embeddings: list[list[float]] = Field(description="a unit vector for each image, in their order")
+
+
+class ActivationBody(BaseModel):
+    """Who has a bundle served."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    curator: str | None = Field(None, max_length=200, description="who asks, for the record")
 
 
 class JobBody(WireModel):
@@ -415,3 +481,36 @@ class BundleDifferenceBody(WireModel):
     added: list[dict[str, str]]
     removed: list[dict[str, str]]
     moved: list[dict[str, str]]
+
+
+class SignInBody(BaseModel):
+    """The key to sign in with."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    key: SecretStr = Field(min_length=1, max_length=200, description="as `voucher keys create` has shown it")
+    remember: bool = Field(False, description="stay signed in for 30 days; otherwise until the browser is closed")
+
+
+class QuotaBody(WireModel):
+    """What a key has left of its day (UTC)."""
+
+    limit: int = Field(ge=1, description="identifications")
+    remaining: int = Field(ge=0)
+    resets_in_seconds: int = Field(ge=0)
+
+
+class SessionBody(WireModel):
+    """What one may do here."""
+
+    keys_needed: bool = Field(description="whether identifying needs a key")
+    signed_in: bool = Field(description="whether the request shows a key that is right")
+    key_id: str | None = Field(description="the public part of the key")
+    name: str | None = Field(description="what the operator has called the key")
+    scopes: list[str] = Field(description="identify, curate")
+    expires_at: str | None = Field(description="UTC, ISO 8601; null when the key does not expire")
+    may_identify: bool
+    may_curate: bool
+    may_read: bool = Field(description="see species, sheets and their images")
+    curation_refusal: str | None = Field(description="why the collection cannot be changed; null when it can")
+    quota: QuotaBody | None = Field(description="null where there is no limit")

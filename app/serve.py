@@ -2,20 +2,25 @@
 
 import contextlib
 import ctypes
-import logging
+import os
+import socket
 import sys
 from collections.abc import Callable
 
 import uvicorn
+from fastapi import FastAPI
 
+from app.access_control import check_start
 from app.bundle_watch import load_serving
+from app.child_commands import WORKER_POLITENESS, end_with_parent, worker_command
+from app.child_process import ChildProcess
 from app.http_protocol import protocol_with_head_deadline
+from app.log_setup import set_up_logging
 from app.main import create_app
 from app.serving import Serving
+from app.serving_processes import page_address
 from app.settings import Settings
-from app.worker_process import WorkerProcess, worker_command
-
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
+from app.tracing import tracing_from
 
 KEEP_ALIVE_SECONDS = 15
 
@@ -37,9 +42,14 @@ class AnnouncingServer(uvicorn.Server):
         """Open the port, then tell."""
         await super().startup(sockets=sockets)  # type: ignore[arg-type]
         if self.started and self.servers:
-            host, port = self.servers[0].sockets[0].getsockname()[:2]
-            shown = "localhost" if host in ("0.0.0.0", "::", "127.0.0.1", "::1") else host
-            self._announce(f"http://{f'[{shown}]' if ':' in shown else shown}:{port}/")
+            self._announce(page_address(self.servers[0].sockets[0]))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Finish what was accepted; clients that follow a job are sent away rather than waited for."""
+        app = self.config.app
+        if isinstance(app, FastAPI):
+            app.state.event_streams.is_ending = True
+        await super().shutdown(sockets=sockets)
 
 
 def build_server(
@@ -54,7 +64,7 @@ def build_server(
     # Loaded before uvicorn takes over, so that its caller can tell what went wrong.
     serving = load(settings)
     config = uvicorn.Config(
-        create_app(settings, load=lambda _: serving),
+        create_app(settings, load=lambda _: serving, tracing=tracing_from(os.environ)),
         host=settings.host,
         port=settings.port,
         http=protocol_with_head_deadline(settings.header_timeout_seconds),
@@ -64,6 +74,8 @@ def build_server(
         # One line per identification is written by its route; addresses of clients are nobody's business.
         access_log=False,
         server_header=False,
+        # The application believes the proxies that the settings name; uvicorn would believe all of this machine.
+        proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=max(1, round(settings.shutdown_timeout_seconds)),
         backlog=512,
@@ -87,18 +99,30 @@ def load_with_worker(settings: Settings) -> Serving:
     """As `load_serving`, with a worker beside it unless the settings say otherwise."""
     serving = load_serving(settings)
     if settings.worker:
-        serving.attach(WorkerProcess(worker_command(settings)))
+        serving.attach(ChildProcess(worker_command(settings), politeness=WORKER_POLITENESS))
     return serving
 
 
-def serve(settings: Settings, announce: Callable[[str], None]) -> None:
+def serve(settings: Settings, announce: Callable[[str], None], *, listening: int | None = None) -> None:
     """Serve `settings.home` until SIGINT or SIGTERM; running requests are given time to end.
 
-    Raises `DeviceUnavailable`, and `SystemExit` when the port cannot be opened.
+    With `listening`, this is one of several processes that accept at the socket of that number, and ends with the one
+    that started it. Raises `DeviceUnavailable`, `InvalidConfig`, and `SystemExit` when the port cannot be opened.
     """
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
+    set_up_logging(settings)
+    if listening is None:
+        check_start(settings)
     return_large_blocks()
+    sockets = None
+    if listening is not None:
+        end_with_parent()
+        sockets = [socket.socket(fileno=listening)]
+        announce = _silently
     server = build_server(settings, announce, load_with_worker)
     # uvicorn raises the signal again when it is done; Ctrl-C is how this is meant to end.
     with contextlib.suppress(KeyboardInterrupt):
-        server.run()
+        server.run(sockets)
+
+
+def _silently(address: str) -> None:
+    """The process that started this one tells the address."""

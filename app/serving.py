@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from app.cpu_share import decode_threads
 from app.error_responses import NotReady
-from app.inference import InferenceQueue
+from app.inference import InferenceQueue, Observer
 from app.renditions import Renditions
 from app.settings import Settings
 from app.species_directory import SpeciesDirectory
@@ -80,6 +81,16 @@ class Serving:
         """With the bundle that answers now, if there is one."""
         return None if isinstance(self._identifier, Missing) else self._identifier
 
+    @property
+    def missing_collection(self) -> str | None:
+        """Why there is no catalogue; None when there is one."""
+        return self._collection.reason if isinstance(self._collection, Missing) else None
+
+    @property
+    def missing_identifier(self) -> str | None:
+        """Why no bundle answers; None when one does."""
+        return self._identifier.reason if isinstance(self._identifier, Missing) else None
+
     def put_collection(self, collection: OpenCatalogue | Missing) -> None:
         """Serve this catalogue from the next request on."""
         self._collection = collection
@@ -113,11 +124,14 @@ def open_collection(home: Home) -> OpenCatalogue:
     return OpenCatalogue(catalogue, SpeciesDirectory(catalogue), renditions)
 
 
-def queue_for(settings: Settings) -> InferenceQueue:
+def queue_for(settings: Settings, observer: Observer | None = None) -> InferenceQueue:
     """The way to the network, within the limits of the settings."""
     return InferenceQueue(
         queue_limit=settings.queue_limit,
-        decode_workers=settings.decode_workers,
+        decode_workers=decode_threads(settings),
         max_pixels=settings.max_pixels,
         timeout_seconds=settings.request_timeout_seconds,
+        max_batch=settings.max_batch,
+        max_wait_seconds=settings.batch_wait_seconds,
+        observer=observer,
     )

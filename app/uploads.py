@@ -5,7 +5,7 @@ are an image is for `models.decoding` to say, after a look at the first bytes he
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,8 @@ class FormShape:
     max_files: int
     max_file_bytes: int
     max_text_bytes: int
+    longer_texts: Mapping[str, int] = field(default_factory=dict)
+    """Bytes of those text fields that may have more than `max_text_bytes`; they count as uploads."""
 
 
 class UploadBudget:
@@ -98,10 +100,10 @@ async def read_upload(headers: Headers, receive: Receive, shape: FormShape, shar
     Raises `UnsupportedUpload`, `MalformedRequest`, `UnacceptableForm`, `ImageTooLarge`, `UnreadableImage`,
     `ServiceOverloaded`, `ClientGone`, and what `receive` raises (`RequestTooLarge`, `BodyTimeout`).
     """
-    assembler = _FormAssembler(shape, share)
-    parser = MultipartParser(_boundary(headers, shape), assembler.callbacks())
+    assembler = FormAssembler(shape, share)
+    parser = MultipartParser(boundary_of(headers, shape), assembler.callbacks())
     try:
-        async for chunk in _body_chunks(receive):
+        async for chunk in body_chunks(receive):
             parser.write(chunk)
         parser.finalize()
     except FormParserError:
@@ -114,7 +116,8 @@ async def read_upload(headers: Headers, receive: Receive, shape: FormShape, shar
     return _checked(assembler.form, shape)
 
 
-def _boundary(headers: Headers, shape: FormShape) -> bytes:
+def boundary_of(headers: Headers, shape: FormShape) -> bytes:
+    """What parts the form. Raises `UnsupportedUpload` for another body and `MalformedRequest` without a usable one."""
     media_type, options = parse_options_header(headers.get("content-type"))
     if media_type != b"multipart/form-data":
         raise UnsupportedUpload(
@@ -127,7 +130,8 @@ def _boundary(headers: Headers, shape: FormShape) -> bytes:
     return boundary
 
 
-async def _body_chunks(receive: Receive) -> AsyncIterator[bytes]:
+async def body_chunks(receive: Receive) -> AsyncIterator[bytes]:
+    """The body as it comes. Raises `ClientGone`, and what `receive` raises."""
     more = True
     while more:
         message = await receive()
@@ -152,7 +156,7 @@ def _checked(form: UploadForm, shape: FormShape) -> UploadForm:
     return form
 
 
-class _FormAssembler:
+class FormAssembler:
     """Callbacks of the parser; they put the parts of the body into an `UploadForm`."""
 
     def __init__(self, shape: FormShape, share: UploadShare) -> None:
@@ -168,6 +172,7 @@ class _FormAssembler:
         self._text_parts = 0
 
     def callbacks(self) -> "MultipartCallbacks":
+        """For the parser."""
         return {
             "on_part_begin": self._on_part_begin,
             "on_header_field": self._on_header_field,
@@ -200,6 +205,10 @@ class _FormAssembler:
         if kind != b"form-data" or b"name" not in options:
             raise MalformedRequest("every part of the form needs a Content-Disposition with a name")
         self._field_name = options[b"name"].decode("utf-8", errors="replace")
+        self._begin_part(options.get(b"filename", b""))
+
+    def _begin_part(self, file_name: bytes) -> None:
+        """Refuse a part that may not be there; the file's name is not kept."""
         shape = self._shape
         if self._field_name == shape.file_field:
             if len(self.form.files) == shape.max_files:
@@ -216,8 +225,11 @@ class _FormAssembler:
         size = len(self._part) + end - start
         shape = self._shape
         if self._field_name != shape.file_field:
-            if size > shape.max_text_bytes:
-                raise UnacceptableForm(f"{self._field_name}: expected at most {shape.max_text_bytes} characters")
+            longest = shape.longer_texts.get(self._field_name, shape.max_text_bytes)
+            if size > longest:
+                raise UnacceptableForm(f"{self._field_name}: expected at most {longest:,} characters")
+            if self._field_name in shape.longer_texts:
+                self._share.take(end - start)
         else:
             if size > shape.max_file_bytes:
                 raise ImageTooLarge(

@@ -44,6 +44,41 @@ def bench_embed_command(
     _show(f"{backbone} on {compute.describe()}", asdict(result), as_json)
 
 
+@bench_app.command("explanations")
+def bench_explanations_command(
+    home: HomeOption = DEFAULT_HOME,
+    pairs: Annotated[int, typer.Option(min=2, help="Field photos, each with its best sheet.")] = 100,
+    plot: Annotated[Path | None, typer.Option(help="Draw the result into this PNG or SVG file.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the photos and of random places.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda:N.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Whether heat maps are right: how far the similarity falls when what they mark is greyed out."""
+    from indexer.explanation_deletion import ORDERS, SHARES, deletion_test, plot_deletion
+    from models.catalogue import Catalogue
+    from models.compute import Compute
+    from models.identifier import Identifier
+
+    where = console.home_of(home)
+    with Catalogue.open(where) as catalogue, console.progress_bars() as report:
+        identifier = Identifier.load(where, Compute.resolve(device))
+        result = deletion_test(identifier, catalogue, pairs=pairs, seed=seed, report=report)
+    if plot is not None:
+        plot_deletion(plot, [(identifier.bundle.model.metadata["network"]["backbone"], result)])
+    if as_json:
+        console.show_json(result.to_json())
+        return
+    console.show_table(
+        f"Mean similarity of {result.pairs} pairs: {result.similarity:.3f}; by how much it falls",
+        ["greyed out", *(f"{order} places" for order in ORDERS)],
+        [
+            (f"{share:.0%} of the {side}", *(f"{result.fall(side, share, order).mean:+.3f}" for order in ORDERS))
+            for side in ("photo", "sheet")
+            for share in SHARES
+        ],
+    )
+
+
 @bench_app.command("train")
 def bench_train_command(
     path: Annotated[Path, typer.Argument(help="Dataset as of `voucher import`, or a home, which is only read.")],
@@ -188,6 +223,43 @@ def _top1(figures: dict[str, Any]) -> str:
         return "–"
     interval = figures["top1_interval"]
     return f"{figures['top1']:.1%}" + (f" ({interval[0]:.0%}–{interval[1]:.0%})" if interval else "")
+
+
+@bench_app.command("serve")
+def bench_serve_command(
+    path: Annotated[Path, typer.Argument(help="Folder with photos that clients send.")],
+    home: HomeOption = DEFAULT_HOME,
+    clients: Annotated[
+        list[int], typer.Option(min=1, help="Clients at one time; several times, each is measured in turn.")
+    ] = [1, 8, 32],  # noqa: B006
+    seconds: Annotated[float, typer.Option(min=1, help="Of each measurement.")] = 10.0,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of all, in turn; the middle one counts.")] = 3,
+    workers: Annotated[int, typer.Option(min=1, help="Serving processes.")] = 1,
+    photos: Annotated[int, typer.Option(min=1, help="At most so many photos, in the order of their names.")] = 64,
+    litserve: Annotated[bool, typer.Option(help="Measure LitServe too.")] = True,
+    device: Annotated[str, typer.Option(help="cpu or cuda:N.")] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """The running service beside the same pipeline without one, and behind LitServe."""
+    from indexer.bench_serve import bench_serve, describe
+
+    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES)[:photos]
+    with console.progress_bars() as report:
+        result = bench_serve(
+            console.home_of(home),
+            files,
+            device=device,
+            clients=clients,
+            seconds=seconds,
+            rounds=rounds,
+            workers=workers,
+            with_litserve=litserve,
+            report=report,
+        )
+    if as_json:
+        console.show_json(result.to_json())
+    else:
+        typer.echo(describe(result))
 
 
 def _config(

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from indexer import console
+from indexer.identify_command import identify_command
 from indexer.options import DEFAULT_HOME, ByOption, DeviceOption, HomeOption, JsonOption, who
 from indexer.sources import Layout
 from models.errors import VoucherError
@@ -210,29 +211,7 @@ def evaluate(
     console.output.print(f"Plots, confusion and species tables: {result.report}", markup=False, soft_wrap=True)
 
 
-@app.command()
-def identify(
-    photos: Annotated[list[Path], typer.Argument(help="Photos of one plant.")],
-    home: HomeOption = DEFAULT_HOME,
-    top_k: Annotated[int, typer.Option(min=1, max=100, help="Candidates.")] = 5,
-    device: DeviceOption = "auto",
-    as_json: JsonOption = False,
-) -> None:
-    """Name the plant that PHOTOS show."""
-    from indexer.identify_files import answer_lines, answer_to_json, check_photos, identify_files
-    from models.catalogue import Catalogue
-    from models.identifier import Identifier
-
-    where = console.home_of(home)
-    check_photos(photos)
-    identifier = Identifier.load(where, _compute(device))
-    answer = identify_files(identifier, photos, top_k=top_k)
-    with Catalogue.open(where) as catalogue:
-        if as_json:
-            console.show_json(answer_to_json(answer, catalogue))
-        else:
-            for line in answer_lines(answer, catalogue):
-                console.output.print(line, markup=False, soft_wrap=True)
+app.command("identify")(identify_command)
 
 
 def _compute(device: str, precision: str = "auto") -> Any:
@@ -250,8 +229,10 @@ def assemble() -> typer.Typer:
     from indexer.bundles_command import bundles_app
     from indexer.compare_command import compare_command
     from indexer.demo import demo_command
+    from indexer.doctor import doctor_command
     from indexer.garbage_command import gc_command
     from indexer.jobs_command import jobs_app
+    from indexer.keys_command import keys_app
     from indexer.sheets_command import sheets_app
     from indexer.worker_command import worker_command
 
@@ -259,8 +240,10 @@ def assemble() -> typer.Typer:
     app.command("compare")(compare_command)
     app.command("worker")(worker_command)
     app.command("gc")(gc_command)
+    app.command("doctor")(doctor_command)
     app.add_typer(bundles_app, name="bundles")
     app.add_typer(jobs_app, name="jobs")
+    app.add_typer(keys_app, name="keys")
     app.add_typer(sheets_app, name="sheets")
     app.add_typer(bench_app, name="bench")
     for entry in importlib.metadata.entry_points(group="voucher.commands"):

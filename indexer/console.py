@@ -15,14 +15,17 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
-from indexer.progress import Report
+from indexer.progress import Pace, Report
 from models.home import Home
 
 DATABASE_VARIABLE = "VOUCHER_DATABASE_URL"
@@ -58,6 +61,7 @@ def progress_bars() -> Iterator[Report]:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        _Rate(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
@@ -72,15 +76,24 @@ def progress_bars() -> Iterator[Report]:
         yield report
 
 
+class _Rate(ProgressColumn):
+    """Things a second, once it is known."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if not task.speed else f"{task.speed:.3g}/s")
+
+
 class _PlainLines:
     def __init__(self) -> None:
         self._shown: dict[str, int] = {}
+        self._pace = Pace()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
+        pace = self._pace.after(stage, done, total)
         tenth = 10 if total == 0 else done * 10 // total
         if tenth > self._shown.get(stage, -1):
             self._shown[stage] = tenth
-            errors.print(f"{stage}: {done}/{total}", markup=False)
+            errors.print(f"{stage}: {done}/{total}{pace}", markup=False)
 
 
 def show_json(values: Any) -> None:

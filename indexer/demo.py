@@ -99,7 +99,7 @@ def _identify_one_of_each(identifier: Any, catalogue: Any) -> list[dict[str, Any
         with_photos = bool(identifier.has_field_photos[position[photo.species_id]])
         if photo.split is Split.TEST and with_photos not in answers:
             path = catalogue.image_store.path(photo.image)
-            answer = answer_to_json(identify_files(identifier, [path]), catalogue)
+            answer = answer_to_json(identify_files(identifier, [path]), catalogue, identifier.model_id)
             answers[with_photos] = {
                 "group": "with_photos" if with_photos else "herbarium_only",
                 "photo": str(path),

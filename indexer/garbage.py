@@ -12,11 +12,13 @@ from indexer.build_lock import alone_at_building
 from indexer.embedding_store import EmbeddingStore
 from indexer.progress import Report, silent
 from models.artifacts import MODEL_KIND, list_artifacts, previous_artifact_id, read, remove_stale_staging
+from models.batches import BatchStore
 from models.bundle_history import list_bundles
 from models.catalogue import Catalogue
 from models.curation import Curator
 from models.durable import staging_path
 from models.errors import BundleError, JobQueueError
+from models.explanation_store import ExplanationStore
 from models.home import Home
 from models.jobs import JobQueue
 
@@ -36,7 +38,9 @@ class Garbage:
     bundles: list[str] = field(default_factory=list)
     embeddings: int = 0
     leftovers: list[str] = field(default_factory=list)
+    batches: list[str] = field(default_factory=list)
     jobs: int = 0
+    explanations: int = 0
     freed_bytes: int = 0
 
     def to_json(self) -> dict[str, Any]:
@@ -59,7 +63,8 @@ def collect(
     - The images, thumbnails and embeddings of sheets that were removed before the served bundle was built, so that no
       answer shows them any more. They can then no longer be restored, and a bundle from before that is kept cites them
       without a picture.
-    - Embeddings of models that are gone, finished jobs but the latest 200, and what killed processes left behind.
+    - Embeddings of models that are gone, finished jobs but the latest 200, heat maps that have expired, and what killed
+      processes left behind.
     """
     garbage = Garbage()
     with alone_at_building(home, report):
@@ -80,7 +85,10 @@ def collect(
         report("embeddings", 0, 1)
         _embeddings(home, catalogue, garbage, dry_run=dry_run)
         _leftovers(home, garbage, dry_run=dry_run)
+        _batches(home, garbage, dry_run=dry_run)
         garbage.jobs = 0 if dry_run else _jobs(home)
+        heat_maps = ExplanationStore(home.explanations)
+        garbage.explanations = heat_maps.expired() if dry_run else heat_maps.sweep(only_expired=True)
         garbage.freed_bytes = max(0, shutil.disk_usage(home.root).free - before)
         report("embeddings", 1, 1)
     return garbage
@@ -141,7 +149,7 @@ def _leftovers(home: Home, garbage: Garbage, *, dry_run: bool) -> None:
         run = home.runs / run_cache.name
         over = (run / "model.json").is_file() or not run.is_dir()
         idle = time.time() - run_cache.stat().st_mtime > _ABANDONED_SECONDS
-        if run_cache.name != "validation" and over and idle:
+        if run_cache.name not in ("validation", home.explanations.name) and over and idle:
             garbage.leftovers.append(f"cache/{run_cache.name}")
             if not dry_run:
                 shutil.rmtree(run_cache, ignore_errors=True)
@@ -149,6 +157,17 @@ def _leftovers(home: Home, garbage: Garbage, *, dry_run: bool) -> None:
         garbage.leftovers.append(f"embeddings/{damaged.parent.name}/{damaged.name}")
         if not dry_run:
             damaged.unlink(missing_ok=True)
+
+
+def _batches(home: Home, garbage: Garbage, *, dry_run: bool) -> None:
+    store = BatchStore(home)
+    if not store.ids():
+        return
+    try:
+        with JobQueue(home) as jobs:
+            garbage.batches = store.sweep(jobs.is_over, dry_run=dry_run)
+    except JobQueueError as error:
+        logger.warning("old batches are left: %s", error)
 
 
 def _jobs(home: Home) -> int:

@@ -19,7 +19,7 @@ def gc_command(
     by: ByOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove old bundles, the images of removed sheets, and what killed processes left behind.
+    """Remove old bundles and batches, the images of removed sheets, and what killed processes left behind.
 
     Sheets that were removed can no longer be restored afterwards, unless they are added again.
     """
@@ -36,7 +36,8 @@ def gc_command(
     lines = [
         f"{len(garbage.bundles)} bundles {verb}" + (f": {', '.join(garbage.bundles)}" if garbage.bundles else ""),
         f"{garbage.purged_sheets} removed sheets, {garbage.image_files} files without a sheet, "
-        f"{garbage.embeddings} embeddings and {garbage.jobs} finished jobs {verb}",
+        f"{garbage.embeddings} embeddings, {garbage.explanations} answers' heat maps and {garbage.jobs} finished jobs "
+        f"{verb}",
         *(f"left behind: {name}" for name in garbage.leftovers),
     ]
     if not dry_run:

@@ -12,6 +12,7 @@ from dbos import DBOS, DBOSConfig
 from sqlalchemy.exc import SQLAlchemyError
 
 from indexer.auto_build import AutoBuild
+from indexer.batch_work import BatchWork
 from indexer.job_progress import JobReport
 from indexer.worker_slots import WorkerSlots, executor_of
 from models.catalogue import Catalogue
@@ -19,6 +20,8 @@ from models.errors import JobCancelled, JobQueueError, VoucherError
 from models.home import Home
 from models.jobs import (
     APPLICATION,
+    BATCH_QUEUE,
+    BATCH_WORKFLOW,
     BUILD_QUEUE,
     BUILD_WORKFLOW,
     JOBS_VERSION,
@@ -37,12 +40,13 @@ logger = logging.getLogger(__name__)
 
 _TICK_SECONDS = 0.5
 _RECOVERY_SECONDS = 2.0
+_SWEEP_SECONDS = 60.0
 _IDLE_SECONDS = 600.0
 """After so long without work the network and the embeddings are dropped from memory."""
 
 
 class Worker:
-    """Runs the jobs of one home, one after the other, until it is told to stop.
+    """Runs the jobs of one home until it is told to stop: builds one after the other, beside them batches of photos.
 
     A job whose worker was killed is begun again by the next worker that looks, this one or another; what it had
     embedded is kept, and a bundle that it had finished is not made twice.
@@ -54,6 +58,7 @@ class Worker:
         self._jobs = JobQueue(home)
         self._auto = None if auto_seconds is None else AutoBuild(home, self._jobs, auto_seconds)
         self._cache: BuildCache | None = None
+        self._batches = BatchWork(home, self._jobs, device)
         self._busy = threading.Lock()
         self._last_work = time.monotonic()
         self.stop = threading.Event()
@@ -82,7 +87,7 @@ class Worker:
     @property
     def is_working(self) -> bool:
         """Whether a job is under way."""
-        return self._busy.locked()
+        return self._busy.locked() or self._batches.is_working
 
     def _launch(self, name: str) -> None:
         prepare_queue(self._home)
@@ -103,19 +108,26 @@ class Worker:
             # A plain function: the library marks what it is given, which a bound method does not allow.
             return self._build_workflow(request)
 
+        def batch_workflow(request: dict[str, Any]) -> dict[str, Any]:
+            return self._batch_workflow(request)
+
         DBOS.workflow(name=BUILD_WORKFLOW, max_recovery_attempts=MAX_ATTEMPTS)(build_workflow)
-        DBOS.listen_queues([BUILD_QUEUE])
+        DBOS.workflow(name=BATCH_WORKFLOW, max_recovery_attempts=MAX_ATTEMPTS)(batch_workflow)
+        DBOS.listen_queues([BUILD_QUEUE, BATCH_QUEUE])
         DBOS.launch()
         self._jobs.list(limit=1)  # registers the queue with its limits
 
     def _loop(self) -> None:
-        recover_at = 0.0
+        recover_at = sweep_at = 0.0
         while not self.stop.wait(_TICK_SECONDS):
             now = time.monotonic()
             try:
                 if now >= recover_at:
                     recover_at = now + _RECOVERY_SECONDS
                     self._recover_lost()
+                if now >= sweep_at:
+                    sweep_at = now + _SWEEP_SECONDS
+                    self._batches.sweep()
                 if self._auto is not None:
                     self._auto.look()
             except (VoucherError, SQLAlchemyError, OSError) as error:
@@ -124,6 +136,7 @@ class Worker:
                 self.stop.wait(_RECOVERY_SECONDS)
             if now - self._last_work > _IDLE_SECONDS and not self.is_working:
                 self._cache = None
+                self._batches.forget()
 
     def _recover_lost(self) -> None:
         """Put back what workers that are gone were at."""
@@ -136,6 +149,19 @@ class Worker:
         assert job_id is not None
         try:
             return DBOS.run_step({"name": "build"}, self._build, job_id, request)
+        finally:
+            self._last_work = time.monotonic()
+
+    def _batch_workflow(self, request: dict[str, Any]) -> dict[str, Any]:
+        job_id = DBOS.workflow_id
+        assert job_id is not None
+
+        def step() -> dict[str, Any]:
+            with JobReport(job_id, self._jobs, DBOS.set_event) as report:
+                return self._batches.do(str(request["batch_id"]), report)
+
+        try:
+            return DBOS.run_step({"name": "identify"}, step)
         finally:
             self._last_work = time.monotonic()
 

@@ -137,11 +137,14 @@ class Trunk(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Tokens or feature map at the cut."""
+        return self.blocks(self.before_blocks(pixels))
+
+    def before_blocks(self, pixels: Tensor) -> Tensor:
+        """Tokens or feature map that the first block gets."""
         # In float32, and so then the sum that runs through a ViT's blocks: reduced precision in the products of the
         # blocks alone keeps vectors within 3e-4 cosine of float32, in the stem too it costs up to 2e-3.
         with torch.autocast(pixels.device.type, enabled=False):
-            tokens = self._stem_output(pixels.float())
-        return self.blocks(tokens)
+            return self._stem_output(pixels.float())
 
     def _stem_output(self, pixels: Tensor) -> Tensor:
         stem: Any = self.stem
@@ -164,17 +167,17 @@ class Tail(nn.Module):
         self.features = int(network.num_features)
         self.grid_size = tuple(network.patch_embed.grid_size) if isinstance(network, VisionTransformer) else (0, 0)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Pooled features ``(B, F)``, before any classifier.
+    def forward(self, tokens: Tensor, first_block: int = 0) -> Tensor:
+        """Pooled features ``(B, F)``, before any classifier, of what stands before block `first_block`.
 
         Where only the class token is read, the last block is not computed for the others.
         """
-        if not reads_class_token_alone(self.head):
-            return self.pool(self.last_tokens(tokens))
-        *before, last = self.blocks
+        *before, last = self.blocks[first_block:]
         for block in before:
             tokens = block(tokens)
-        return self.pool(self._normalised(class_token_output(last, tokens)))
+        if reads_class_token_alone(self.head):
+            return self.pool(self._normalised(class_token_output(last, tokens)))
+        return self.pool(self._normalised(last(tokens)))
 
     def last_tokens(self, tokens: Tensor) -> Tensor:
         """What the last block gives, normalised: all tokens ``(B, T, D)`` or a map ``(B, C, h, w)``."""
@@ -192,6 +195,16 @@ class Tail(nn.Module):
         """Features ``(B, F)`` of `last_tokens`."""
         head: Any = self.head
         return head.forward_head(last_tokens, pre_logits=True)
+
+    def in_place(self, tokens: Tensor) -> Tensor:
+        """``(B, h, w, D)``: tokens or a map between two blocks, laid out as in the picture.
+
+        Class and register tokens, which stand for no place, are left out.
+        """
+        if not isinstance(self.head, VisionTransformer):
+            return tokens.permute(0, 2, 3, 1)
+        height, width, prefix = self.patch_grid()
+        return tokens[:, prefix:].unflatten(1, (height, width))
 
     def patch_grid(self) -> tuple[int, int, int]:
         """Height and width of the grid of patch tokens, and how many tokens stand before it.

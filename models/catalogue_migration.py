@@ -15,7 +15,7 @@ from models.home import Home
 
 logger = logging.getLogger(__name__)
 
-MIGRATIONS = ("0001", "0002", "0003")
+MIGRATIONS = ("0001", "0002", "0003", "0004")
 """The steps in `models/migrations/versions`; the last one makes the present schema."""
 
 PRESENT = MIGRATIONS[-1]

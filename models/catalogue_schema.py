@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import (
     CheckConstraint,
     Column,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -22,7 +23,7 @@ from sqlalchemy.types import TypeEngine
 from models.specimens import FieldPhoto, Image, Organ, Role, Sheet, Specimen, Split, SyntheticPhoto
 from models.taxonomy import Species, SpeciesId
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Number of the last migration, see `models/migrations`."""
 
 METADATA = MetaData(
@@ -148,6 +149,40 @@ synthetic_photos = Table(
     Column("width", Integer, nullable=False),
     Column("height", Integer, nullable=False),
     Column("bytes", Integer, nullable=False),
+)
+
+# Not part of what an index is made of: changes of these tables make no revision.
+api_keys = Table(
+    "api_keys",
+    METADATA,
+    Column("key_id", key_type(16), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("scopes", String(64), nullable=False),
+    Column("daily_quota", Integer),
+    Column("per_minute", Integer),
+    Column("created_at", _MOMENT, nullable=False),
+    Column("expires_at", _MOMENT),
+    Column("last_used_on", String(10)),
+    Column("revoked_at", _MOMENT),
+)
+
+# Identifications of each key and UTC day.
+api_key_usage = Table(
+    "api_key_usage",
+    METADATA,
+    Column("key_id", ForeignKey("api_keys.key_id"), primary_key=True),
+    Column("day", String(10), primary_key=True),
+    Column("identifications", Integer, nullable=False),
+)
+
+# Requests of the running minutes; `ends_at` is in seconds since 1970, and a row is of no use after it.
+api_key_windows = Table(
+    "api_key_windows",
+    METADATA,
+    Column("window_key", key_type(100), primary_key=True),
+    Column("requests", Integer, nullable=False),
+    Column("ends_at", Float, nullable=False),
 )
 
 TABLE_OF = {Role.SHEET: sheets, Role.FIELD: field_photos}

@@ -72,6 +72,11 @@ class Compute:
         return f"{self.device} ({name}), {dtype}, {torch.get_num_threads()} CPU threads"
 
 
+def limit_threads(count: int) -> None:
+    """Let matrix products of this process use `count` CPU threads."""
+    torch.set_num_threads(count)
+
+
 def _cuda_index(device: str) -> int | None:
     """Number of the CUDA device that `device` stands for on this machine, None for the CPU."""
     if device == "auto":

@@ -1,5 +1,6 @@
 """A trained network, ready to use: pixels in, logits and unit vectors out."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,6 +59,34 @@ class Encoder:
         """Unit embeddings ``(N, D)`` float32 of sheets or photos; the specialist is not asked."""
         with self.compute.autocast():
             return _to_numpy(self._network.embed(self._on_device(pixels)))
+
+    def contributions(
+        self, pixels: FloatArray, pairs: Sequence[tuple[int, int]], pull: Callable[[FloatArray], FloatArray]
+    ) -> FloatArray:
+        """``(P, 2, h, w)`` float32: what each place of the pictures of P pairs adds to a figure of both embeddings.
+
+        Places are patches or cells of the feature map in the middle of the network. A place adds, to first order, what
+        the figure loses when the place becomes like the mean of its picture's places: gradient times difference
+        (as in Ancona et al. 2018, "Towards better understanding of gradient-based attribution methods", with the mean
+        as the baseline). What all places share adds nothing.
+
+        `pixels` is ``(N, 3, H, W)`` float32, `pairs` are positions in it, and `pull` gives the gradient ``(2, D)`` of a
+        pair's figure in its unit embeddings ``(2, D)``. The earlier half of the network runs once for each picture;
+        then pair by pair, in float32, since a gradient needs the memory of all blocks that it passes.
+        """
+        with torch.no_grad():
+            middle = self._network.middle(self._on_device(pixels))
+        return np.stack([self._pair_contributions(middle[list(pair)], pull) for pair in pairs])
+
+    def _pair_contributions(self, middle: torch.Tensor, pull: Callable[[FloatArray], FloatArray]) -> FloatArray:
+        middle.requires_grad_()
+        with torch.enable_grad():
+            embeddings = self._network.embed_middle(middle)
+        wanted = torch.from_numpy(pull(_to_numpy(embeddings.detach()))).to(embeddings)
+        (gradient,) = torch.autograd.grad(embeddings, middle, wanted)
+        places = self._network.generalist_tail.in_place(middle.detach())
+        difference = places - places.mean(dim=(1, 2), keepdim=True)
+        return _to_numpy((difference * self._network.generalist_tail.in_place(gradient)).sum(dim=-1))
 
     def _on_device(self, pixels: FloatArray) -> torch.Tensor:
         size = self.preprocessing.image_size

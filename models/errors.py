@@ -10,12 +10,16 @@
     ├── InvalidCheckpoint       a weights file does not fit the network
     ├── UnknownSpecies          no such species in the catalogue or index
     ├── UnknownSheet            no such sheet in the catalogue
+    ├── InvalidCandidateFilter  a checklist or taxa that no answer can be chosen from
+    ├── UnknownBatch            no such batch of photos
+    ├── InvalidBatch            what was sent as a batch cannot be one
     ├── InvalidSheetDetails     what a curator says about a sheet or species is not usable
     ├── CurationConflict        a curator's change contradicts the catalogue
     │   ├── SheetConflict       the image or its specimen is something else already
     │   └── SpeciesConflict     the identifier or the name is taken
     ├── UnknownJob              no such job in the queue
     ├── UnknownBundle           no such version of the index
+    ├── UnknownKey              no such API key
     ├── JobQueueError           the queue of jobs cannot be read or written
     ├── JobCancelled            somebody cancelled the work that is being done
     ├── CatalogueError          the catalogue cannot be read or written
@@ -73,12 +77,28 @@ class UnknownSheet(VoucherError):
     """No such sheet in the catalogue."""
 
 
+class InvalidCandidateFilter(VoucherError):
+    """A checklist or taxa name what the index does not hold, or leave nothing to choose from."""
+
+
+class UnknownBatch(VoucherError):
+    """No such batch of photos, or no longer."""
+
+
+class InvalidBatch(VoucherError):
+    """The archive or the photos that were sent cannot be taken as a batch; nothing was stored."""
+
+
 class UnknownBundle(VoucherError):
     """No such version of the index."""
 
 
 class UnknownJob(VoucherError):
     """No such job in the queue."""
+
+
+class UnknownKey(VoucherError):
+    """No such API key."""
 
 
 class JobQueueError(VoucherError):

@@ -59,6 +59,10 @@ class Evidence:
         )
         return Evidence(logits, similarities, self.has_field_photos)
 
+    def among(self, positions: NDArray[np.intp]) -> "Evidence":
+        """The evidence about some of the species."""
+        return Evidence(self.logits[:, positions], self.similarities[:, positions], self.has_field_photos[positions])
+
     @property
     def in_classifier(self) -> BoolArray:
         """``(U,)``: species with a classifier column."""

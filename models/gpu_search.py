@@ -75,3 +75,9 @@ class GpuCopy:
             ]
             for of_query in found
         ]
+
+
+def searchable_gpus() -> int:
+    """GPUs that this build of FAISS can search on; none for the CPU's build."""
+    count = getattr(faiss, "get_num_gpus", None)
+    return 0 if count is None else int(count())

@@ -80,6 +80,21 @@ class Home:
         return self.root / "cache"
 
     @property
+    def explanations(self) -> Path:
+        """Heat maps of answers, which expire; may be deleted at any time."""
+        return self.cache / "explanations"
+
+    @property
+    def received(self) -> Path:
+        """Photos that were sent for identification, where the operator has them kept."""
+        return self.root / "received"
+
+    @property
+    def batches(self) -> Path:
+        """Photos that wait to be identified in batches, and the results, which are kept for a time."""
+        return self.root / "batches"
+
+    @property
     def workers(self) -> Path:
         """Locks that tell which workers run."""
         return self.root / "workers"

@@ -8,17 +8,20 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.bundle import Bundle, TrainedModel, load_bundle
+from models.candidate_filter import CandidateFilter
 from models.compute import Compute
 from models.decoding import decode_image
-from models.encoder import Encoded
+from models.encoder import Encoded, Encoder
 from models.gate import Evidence
 from models.home import Home
 from models.reliability import HigherTaxa, independent_looks, tempered
-from models.retrieval import Candidate, FloatArray, Identification
+from models.retrieval import Candidate, FloatArray, Identification, SpeciesKnowledge
 from models.specimens import Role
-from models.taxonomy import SpeciesId
+from models.taxonomy import SpeciesId, TaxonRank
 
 _NEVER = np.float32(-np.inf)
+_NOTHING = 1e-30
+"""Probability below which nothing is known of a species any more."""
 
 
 class Identifier:
@@ -39,6 +42,7 @@ class Identifier:
         self._prototype = np.array([position[s] for s in gallery.species_ids], dtype=np.int64)
         self._with_sheets = frozenset(gallery.species_ids)
         self._trained = frozenset(trained)
+        self._position = position
         self.has_field_photos: NDArray[np.bool_] = np.zeros(len(self.species), dtype=bool)
         self.has_field_photos[self._column] = model.has_field_photos
         self.higher_taxa = HigherTaxa(self.species)
@@ -61,9 +65,25 @@ class Identifier:
         return self.bundle.model.model_id
 
     @property
+    def encoder(self) -> Encoder:
+        """The network; bundles of one model share it."""
+        return self.bundle.model.encoder
+
+    @property
     def species_ids(self) -> tuple[SpeciesId, ...]:
         """All species that can be answered, sorted."""
         return tuple(s.species_id for s in self.species)
+
+    def knowledge(self, species_id: SpeciesId) -> SpeciesKnowledge | None:
+        """How a species is known to this bundle; None for one that cannot be answered."""
+        position = self._position.get(species_id)
+        if position is None:
+            return None
+        return SpeciesKnowledge(
+            in_classifier=species_id in self._trained,
+            has_field_photos=bool(self.has_field_photos[position]),
+            has_sheets=species_id in self._with_sheets,
+        )
 
     def preprocess(self, image: Image.Image) -> FloatArray:
         """``(3, H, W)`` float32 of an upright RGB picture; any thread."""
@@ -79,39 +99,94 @@ class Identifier:
         return self.bundle.model.encoder.encode(pixels)
 
     def identify(
-        self, images: Sequence[Image.Image], *, top_k: int = 5, sheets_per_candidate: int = 3
+        self,
+        images: Sequence[Image.Image],
+        *,
+        top_k: int = 5,
+        sheets_per_candidate: int = 3,
+        within: CandidateFilter | None = None,
     ) -> Identification:
-        """Candidates for 1 … P photos of one plant, upright RGB."""
+        """Candidates for 1 … P photos of one plant, upright RGB; the rest as in `answer`."""
         pixels = np.stack([self.preprocess(image) for image in images])
-        return self.identify_tensors(pixels, top_k=top_k, sheets_per_candidate=sheets_per_candidate)
+        return self.identify_tensors(pixels, top_k=top_k, sheets_per_candidate=sheets_per_candidate, within=within)
 
-    def identify_tensors(self, pixels: FloatArray, *, top_k: int = 5, sheets_per_candidate: int = 3) -> Identification:
-        """Candidates for ``(P, 3, H, W)`` preprocessed photos of one plant."""
-        return self.answer(self.encode(pixels), top_k=top_k, sheets_per_candidate=sheets_per_candidate)
+    def identify_tensors(
+        self,
+        pixels: FloatArray,
+        *,
+        top_k: int = 5,
+        sheets_per_candidate: int = 3,
+        within: CandidateFilter | None = None,
+    ) -> Identification:
+        """Candidates for ``(P, 3, H, W)`` preprocessed photos of one plant; the rest as in `answer`."""
+        encoded = self.encode(pixels)
+        return self.answer(encoded, top_k=top_k, sheets_per_candidate=sheets_per_candidate, within=within)
 
-    def answer(self, encoded: Encoded, *, top_k: int = 5, sheets_per_candidate: int = 3) -> Identification:
+    def answer(
+        self,
+        encoded: Encoded,
+        *,
+        top_k: int = 5,
+        sheets_per_candidate: int = 3,
+        within: CandidateFilter | None = None,
+    ) -> Identification:
         """Candidates from the network's outputs for all photos of one plant.
 
         Of several photos, decision, novelty and the candidates' similarities are those of their mean evidence, as the
         probabilities are; supporting sheets are the most similar to the photos' mean embedding.
+
+        With `within`, candidates, roll-up and prediction set are among the species that it allows, and probabilities
+        are conditional: given that the plant is one of them, ``P(s) / Σ P(allowed)``. They are as calibrated as the
+        unrestricted ones for plants that are of an allowed species, if the filter was chosen without regard to the
+        photo (a checklist of the place); of others they say nothing. Decision and novelty stay those of the
+        unrestricted evidence, and `probability_outside` tells what the filter left out.
+
+        Raises `InvalidCandidateFilter`.
         """
         evidence, calibrated = self.combine(encoded)
-        reliability, probabilities = self.bundle.reliability, calibrated[0]
+        reliability, probabilities, outside = self.bundle.reliability, calibrated[0], None
+        allowed, taxa = np.arange(len(self.species)), self.higher_taxa
+        if within is not None:
+            allowed = within.positions(self.species)
+            probabilities, outside = self._conditional(evidence, probabilities, allowed)
+            taxa = HigherTaxa([self.species[int(i)] for i in allowed])
         embedding = mean_embedding(encoded.embeddings)
-        order = np.argsort(-probabilities, kind="stable")[: min(top_k, len(self.species))]
+        order = np.argsort(-probabilities, kind="stable")[:top_k]
         return Identification(
             candidates=tuple(
-                self._candidate(int(i), float(probabilities[i]), evidence, embedding, sheets_per_candidate)
+                self._candidate(int(allowed[i]), float(probabilities[i]), evidence, embedding, sheets_per_candidate)
                 for i in order
             ),
             decision=self.bundle.gate.decide(evidence, 0),
             bundle_id=self.bundle_id,
             photo_count=len(encoded.logits),
             calibrated=reliability.fitted,
-            roll_up=self.higher_taxa.roll_up(probabilities),
+            roll_up=taxa.roll_up(probabilities),
             novelty=reliability.judge(evidence, calibrated),
-            prediction_set=reliability.prediction_set(probabilities, self.species, self.has_field_photos),
+            prediction_set=reliability.prediction_set(
+                probabilities, taxa.species, self.has_field_photos[allowed], restricted=within is not None
+            ),
+            probability_outside=outside,
         )
+
+    def higher_taxon_probabilities(self, encoded: Encoded) -> dict[TaxonRank, list[tuple[str, float]]]:
+        """Genera and families of one plant with their calibrated probabilities, the likeliest first."""
+        return self.higher_taxa.totals(self.combine(encoded)[1][0])
+
+    def _conditional(
+        self, evidence: Evidence, probabilities: FloatArray, allowed: NDArray[np.intp]
+    ) -> tuple[FloatArray, float]:
+        """Probabilities ``(A,)`` of the allowed given that the plant is one of them, and what all others have.
+
+        Where nothing is left of the allowed in float32, the gate is asked about them alone, so that they keep an order.
+        """
+        kept = probabilities[allowed].astype(np.float64)
+        inside = float(kept.sum())
+        outside = min(1.0, max(0.0, 1.0 - inside))
+        if inside > _NOTHING:
+            return (kept / inside).astype(np.float32), outside
+        of_gate = self.bundle.gate.probabilities(evidence.among(allowed))
+        return self.bundle.reliability.calibrate(of_gate, self.has_field_photos[allowed])[0], outside
 
     def evidence(self, logits: FloatArray, embeddings: FloatArray) -> Evidence:
         """What both streams say of N photos: logits ``(N, C)`` and unit embeddings ``(N, D)``, over all species."""

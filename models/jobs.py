@@ -4,6 +4,7 @@ The queue is DBOS's (tables beside the catalogue's, in the same database). Whoev
 `indexer.worker` runs it in a process of its own. Everything that is stored is JSON.
 """
 
+import builtins
 import logging
 import secrets
 import threading
@@ -28,6 +29,10 @@ JOBS_VERSION = "jobs-1"
 """What a queued job means. A worker runs those of its own version; it grows when they are no longer understood."""
 BUILD_QUEUE = "index-builds"
 BUILD_WORKFLOW = "build-index"
+BATCH_QUEUE = "batches"
+"""A queue of its own: builds and batches are each done one after the other, and neither waits for the other."""
+BATCH_WORKFLOW = "identify-batch"
+KINDS = (BUILD_WORKFLOW, BATCH_WORKFLOW)
 PROGRESS_EVENT = "progress"
 SERIALIZER = DBOSPortableJSONSerializer()
 """DBOS would use pickle."""
@@ -154,27 +159,47 @@ class JobQueue:
         self._ask(lambda client: client.enqueue(options, request.to_json()))
         return self.get(options["workflow_id"])
 
+    def enqueue_batch(self, batch_id: str, *, requested_by: str = "") -> Job:
+        """The job that identifies a batch of photos, of the same id; one that was asked for before is not doubled."""
+        options = EnqueueOptions(
+            workflow_name=BATCH_WORKFLOW,
+            queue_name=BATCH_QUEUE,
+            workflow_id=batch_id,
+            app_version=JOBS_VERSION,
+            application_name=APPLICATION,
+        )
+        request = {"batch_id": batch_id, "requested_by": requested_by}
+        self._ask(lambda client: client.enqueue(options, request))
+        return self.get(batch_id)
+
     def get(self, job_id: str) -> Job:
         """One job. Raises `UnknownJob`."""
 
         def find(client: DBOSClient) -> Sequence[WorkflowStatus]:
             return client.list_workflows(workflow_ids=[job_id], application_name=APPLICATION)
 
-        found = [status for status in self._ask(find) if status.name == BUILD_WORKFLOW]
+        found = [status for status in self._ask(find) if status.name in KINDS]
         if not found:
             raise UnknownJob(f"there is no job {job_id!r}; jobs are listed at /v1/jobs and by `voucher jobs list`")
         return self._job(found[0])
 
-    def list(self, *, limit: int = 50, unfinished: bool = False) -> list[Job]:
-        """Jobs, the latest first."""
+    def list(
+        self,
+        *,
+        limit: int = 50,
+        unfinished: bool = False,
+        kinds: Sequence[str] = KINDS,
+        with_progress: bool = True,
+    ) -> builtins.list[Job]:
+        """Jobs, the latest first; the progress of each takes a question of its own."""
         status = ["DELAYED", "ENQUEUED", "PENDING"] if unfinished else None
 
         def find(client: DBOSClient) -> Sequence[WorkflowStatus]:
             return client.list_workflows(
-                name=BUILD_WORKFLOW, status=status, application_name=APPLICATION, limit=limit, sort_desc=True
+                name=[*kinds], status=status, application_name=APPLICATION, limit=limit, sort_desc=True
             )
 
-        return [self._job(status) for status in self._ask(find)]
+        return [self._job(status, with_progress=with_progress) for status in self._ask(find)]
 
     def cancel(self, job_id: str) -> Job:
         """The job, which will not be begun, or stops at its next step. One that is done stays as it is."""
@@ -186,12 +211,24 @@ class JobQueue:
         """Whether somebody has cancelled it."""
         return self.get(job_id).state is JobState.CANCELLED
 
-    def forget_all_but(self, keep: int) -> int:
-        """How many finished jobs were forgotten: all but the latest `keep`."""
+    def is_over(self, job_id: str) -> bool | None:
+        """Whether nothing more will happen to a job; None where there is no such job."""
+        try:
+            return self.get(job_id).state.is_final
+        except UnknownJob:
+            return None
 
+    def forget_all_but(self, keep: int) -> int:
+        """How many finished jobs were forgotten: all but the latest `keep` of each kind."""
+        old = [job_id for kind in KINDS for job_id in self._finished_beyond(keep, kind)]
+        if old:
+            self._ask(lambda client: client.delete_workflows(old))
+        return len(old)
+
+    def _finished_beyond(self, keep: int, kind: str) -> builtins.list[str]:
         def find(client: DBOSClient) -> Sequence[WorkflowStatus]:
             return client.list_workflows(
-                name=BUILD_WORKFLOW,
+                name=kind,
                 application_name=APPLICATION,
                 sort_desc=True,
                 offset=keep,
@@ -200,12 +237,9 @@ class JobQueue:
                 load_output=False,
             )
 
-        old = [s.workflow_id for s in self._ask(find) if JobState(_STATES[s.status]).is_final]
-        if old:
-            self._ask(lambda client: client.delete_workflows(old))
-        return len(old)
+        return [s.workflow_id for s in self._ask(find) if JobState(_STATES[s.status]).is_final]
 
-    def _job(self, status: WorkflowStatus) -> Job:
+    def _job(self, status: WorkflowStatus, *, with_progress: bool = True) -> Job:
         state = JobState(_STATES[status.status])
         request = _request_of(status)
         result = status.output if isinstance(status.output, dict) else None
@@ -224,7 +258,7 @@ class JobQueue:
             finished_at=_time(status.completed_at),
             requested_by=str(request.get("requested_by", "")),
             request=request,
-            progress=None if state is JobState.QUEUED else self._progress(status.workflow_id),
+            progress=self._progress(status.workflow_id) if with_progress and state is not JobState.QUEUED else None,
             result=result,
             reason=reason,
         )
@@ -253,7 +287,8 @@ class JobQueue:
                     application_name=APPLICATION,
                     retry_connection_errors=False,
                 )
-                self._client.register_queue(BUILD_QUEUE, global_concurrency=1, polling_interval_sec=0.5)
+                for queue in (BUILD_QUEUE, BATCH_QUEUE):
+                    self._client.register_queue(queue, global_concurrency=1, polling_interval_sec=0.5)
             return self._client
 
 

@@ -23,11 +23,16 @@ _LEAST_DEVIATION = 0.5
 
 def letterboxed(image: Image.Image, size: int, resampling: Image.Resampling) -> Image.Image:
     """A square of `size` pixels with the whole picture in its middle, on the picture's mean colour."""
-    scale = size / max(image.size)
-    inner = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), resampling)
+    inner = image.resize(_inner_size(image.size, size), resampling)
     square = Image.new("RGB", (size, size), mean_colour(inner))
     square.paste(inner, ((size - inner.width) // 2, (size - inner.height) // 2))
     return square
+
+
+def _inner_size(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """Width and height of a picture of `size` once its longer side has `side` pixels."""
+    scale = side / max(size)
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def mean_colour(image: Image.Image) -> tuple[int, ...]:
@@ -110,6 +115,23 @@ class Preprocessing:
             min((left + self.image_size) * scale_x, float(width)),
             min((top + self.image_size) * scale_y, float(height)),
         )
+
+    def square_on(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom of the network's square on an upright picture of `size`, in its pixels.
+
+        It lies within the picture for ``center``, is the picture for ``squash``, and reaches beyond it for
+        ``letterbox``.
+        """
+        if self.crop != "letterbox":
+            return self._source_box(size) or (0.0, 0.0, float(size[0]), float(size[1]))
+        side = self.image_size
+        inner = _inner_size(size, side)
+        box = []
+        for length, scaled in zip(size, inner, strict=True):
+            before, pixel = (side - scaled) // 2, length / scaled
+            box.append((-before * pixel, (side - before) * pixel))
+        (left, right), (top, bottom) = box
+        return left, top, right, bottom
 
     def normalise(self, image: Image.Image) -> FloatArray:
         """``(3, H, W)`` float32: pixels / 255, less the mean, by the standard deviation."""

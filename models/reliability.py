@@ -26,6 +26,7 @@ NOVELTY_FEATURES = ("first_log_odds", "nearest_similarity", "similarity_contrast
 """What the novelty model looks at; the more of each, the better known the plant."""
 
 _MOST_LISTED = 50
+_PROVISO = " This holds only for plants of the species that were allowed."
 _SMALLEST = 1e-30
 _LARGEST_DEVIATION = 6.0
 
@@ -150,16 +151,27 @@ class Reliability:
         return np.asarray(probabilities >= self.set_limits.of(has_field_photos))
 
     def prediction_set(
-        self, probabilities: FloatArray, species: Sequence[Species], has_field_photos: BoolArray
+        self,
+        probabilities: FloatArray,
+        species: Sequence[Species],
+        has_field_photos: BoolArray,
+        *,
+        restricted: bool = False,
     ) -> PredictionSet | None:
-        """The set for calibrated probabilities ``(U,)`` of one plant; None where a limit is not known."""
+        """The set for calibrated probabilities ``(U,)`` of one plant; None where a limit is not known.
+
+        With `restricted` these are the species that a filter allows, and their probabilities given that the plant is
+        one of them. No such probability is smaller than it was, so the set holds all of the unrestricted one that is
+        allowed, and misses the species of an allowed plant no more often.
+        """
         if not self.gives_sets(has_field_photos):
             return None
         members = np.flatnonzero(self.in_set(probabilities[None], has_field_photos)[0])
         members = members[np.argsort(-probabilities[members], kind="stable")]
         herbarium_only = int((~has_field_photos[members]).sum())
         listed = tuple(species[int(i)] for i in members[:_MOST_LISTED])
-        return PredictionSet(listed, len(members), herbarium_only, COVERAGE, _guarantee(herbarium_only))
+        guarantee = _guarantee(herbarium_only) + (_PROVISO if restricted else "")
+        return PredictionSet(listed, len(members), herbarium_only, COVERAGE, guarantee)
 
     def judge(self, evidence: Evidence, probabilities: FloatArray) -> Novelty | None:
         """Whether one plant is of an unknown species, from its evidence and calibrated probabilities ``(1, U)``."""
@@ -203,7 +215,7 @@ class HigherTaxa:
     """Genera and families of U species in an order, for summing probabilities."""
 
     def __init__(self, species: Sequence[Species]) -> None:
-        self._species = tuple(species)
+        self.species = tuple(species)
         self._ranks = [
             (TaxonRank.GENUS, *_numbered([s.genus for s in species])),
             (TaxonRank.FAMILY, *_numbered([s.family for s in species])),
@@ -216,7 +228,7 @@ class HigherTaxa:
         """
         first = int(probabilities.argmax())
         if probabilities[first] >= level:
-            name = self._species[first].scientific_name
+            name = self.species[first].scientific_name
             return RollUp(TaxonRank.SPECIES, name, min(1.0, float(probabilities[first])), 1)
         for taxon_rank, names, number in self._ranks:
             if not names:
@@ -229,9 +241,17 @@ class HigherTaxa:
                 return RollUp(taxon_rank, names[best], min(1.0, float(sums[best])), count)
         return None
 
+    def totals(self, probabilities: FloatArray) -> dict[TaxonRank, list[tuple[str, float]]]:
+        """Genera and families with the summed probabilities of their species, the likeliest first; ``(U,)`` in."""
+        found = {}
+        for taxon_rank, names, number in self._ranks:
+            sums = np.bincount(number, weights=probabilities, minlength=len(names) + 1)[:-1]
+            found[taxon_rank] = [(names[i], float(sums[i])) for i in np.argsort(-sums, kind="stable")]
+        return found
+
     def holds(self, roll_up: RollUp, position: int) -> bool:
         """Whether the species at a position belongs to the taxon of a roll-up."""
-        species = self._species[position]
+        species = self.species[position]
         names = {
             TaxonRank.SPECIES: species.scientific_name,
             TaxonRank.GENUS: species.genus,

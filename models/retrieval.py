@@ -14,6 +14,10 @@ UNIT_TOLERANCE = 1e-3
 """How far the norm of a unit row may be from one; float16 storage alone costs about 5e-4."""
 
 
+DOUBTFUL_OUTSIDE = 0.5
+"""Probability of the species that a filter left out from which an answer says so: they are then the likelier ones."""
+
+
 @dataclass(frozen=True)
 class EmbeddingBatch:
     """``(N, D)`` float32 rows of unit length, and the space they may be compared in.
@@ -174,12 +178,25 @@ class PredictionSet:
 
 
 @dataclass(frozen=True, slots=True)
+class SpeciesKnowledge:
+    """How a bundle knows a species that it can answer with."""
+
+    in_classifier: bool
+    """Whether the trained classifier has a column for it."""
+    has_field_photos: bool
+    """Whether field photos of it were in training."""
+    has_sheets: bool
+    """Whether sheets of it can be compared with."""
+
+
+@dataclass(frozen=True, slots=True)
 class Identification:
     """The answer: candidates by falling probability, the decision, and the bundle that gave it.
 
     `calibrated` tells whether the probabilities were fitted to photos that the answering networks had not seen.
     Without enough of these `prediction_set` and `novelty` are None: nothing is promised. `roll_up` is None when not
-    even a family is likely enough.
+    even a family is likely enough. `probability_outside`, 0 … 1, is what the species that a filter left out had
+    together before it was applied; None where there was no filter.
     """
 
     candidates: tuple[Candidate, ...]
@@ -190,6 +207,7 @@ class Identification:
     roll_up: RollUp | None = None
     novelty: Novelty | None = None
     prediction_set: PredictionSet | None = None
+    probability_outside: float | None = None
 
     def __post_init__(self) -> None:
         p = [c.probability for c in self.candidates]
@@ -205,7 +223,17 @@ class Identification:
 
     @property
     def summary(self) -> str:
-        """The answer in a sentence for people."""
+        """The answer in a sentence for people, and a second one where a filter left out what fits better."""
+        outside = self.probability_outside
+        if outside is None or outside < DOUBTFUL_OUTSIDE:
+            return self._summary_of_candidates
+        return (
+            f"{self._summary_of_candidates} Doubt this: of all species, those that were not allowed have "
+            f"{_in_percent(outside)} of the probability."
+        )
+
+    @property
+    def _summary_of_candidates(self) -> str:
         if not self.candidates:
             return "No species of this collection fits."
         first, outcome = self.candidates[0], self.outcome

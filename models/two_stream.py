@@ -117,6 +117,25 @@ class TwoStreamNetwork(nn.Module):
         """Unit embeddings ``(B, D)`` float32 of what the trunk gave."""
         return self._project(self.generalist_tail(tokens))
 
+    @property
+    def middle_block(self) -> int:
+        """How many of the generalist's blocks, trunk and tail together, are the earlier half."""
+        return (len(self.trunk.blocks) + len(self.generalist_tail.blocks)) // 2
+
+    def middle(self, pixels: Tensor) -> Tensor:
+        """Tokens ``(B, T, D)`` or a map ``(B, C, h, w)`` after the earlier half of the generalist's blocks."""
+        tokens = self.trunk.blocks[: self.middle_block](self.trunk.before_blocks(pixels))
+        return self.generalist_tail.blocks[: self._middle_of_tail](tokens)
+
+    def embed_middle(self, middle: Tensor) -> Tensor:
+        """Unit embeddings ``(B, D)`` float32 of what `middle` gave."""
+        tokens = self.trunk.blocks[self.middle_block :](middle)
+        return self._project(self.generalist_tail(tokens, self._middle_of_tail))
+
+    @property
+    def _middle_of_tail(self) -> int:
+        return max(0, self.middle_block - len(self.trunk.blocks))
+
     def _pooled_and_features(self, tail: Tail, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """What `tail` pools ``(B, F)``, and with it what the specialist's head sees."""
         if self.patch_dct is None:

@@ -9,6 +9,7 @@ from app.dependencies import (
     CatalogueDependency,
     CuratorDependency,
     DirectoryDependency,
+    ServingDependency,
     SettingsDependency,
     UploadBudgetDependency,
 )
@@ -130,6 +131,7 @@ def add_species(
     access: CuratorDependency,
     catalogue: CatalogueDependency,
     directory: DirectoryDependency,
+    serving: ServingDependency,
     response: Response,
 ) -> SpeciesBody:
     """Enters a species without sheets; one that is there with these details is answered with 200."""
@@ -137,4 +139,4 @@ def add_species(
     species, is_new = Curator(catalogue, access.named(asked.curator)).add_species(wanted)
     directory.forget()
     response.status_code = 201 if is_new else 200
-    return species_body(directory.get(species.species_id))
+    return species_body(directory.get(species.species_id), serving.identifier_or_none)

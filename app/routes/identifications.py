@@ -7,14 +7,25 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 
-from app.dependencies import ServingDependency, SettingsDependency, UploadBudgetDependency
+from app.dependencies import (
+    ExplainerDependency,
+    IdentifyDependency,
+    KeptPhotosDependency,
+    MetricsDependency,
+    ServingDependency,
+    SettingsDependency,
+    UploadBudgetDependency,
+)
 from app.error_responses import request_id_of
+from app.explanations import Asked
+from app.hang_up import client_gone
 from app.identification_form import FORM_SCHEMA, form_shape, read_options
 from app.routes.documented_errors import problems
 from app.routes.sheets import image_url, thumbnail_url
 from app.schemas import (
     CandidateBody,
     DecisionBody,
+    ExplanationBody,
     IdentificationBody,
     PredictionSetBody,
     RollUpBody,
@@ -23,8 +34,9 @@ from app.schemas import (
     UnknownBody,
 )
 from app.uploads import read_upload
+from models.answer_values import software
 from models.catalogue import Catalogue
-from models.errors import CatalogueError, StorageFull, UnknownSheet
+from models.errors import CatalogueError, StorageFull
 from models.retrieval import Candidate, Identification, Novelty, PredictionSet, RollUp, SheetMatch
 from models.specimens import Sheet, Specimen
 
@@ -44,12 +56,20 @@ REQUEST_BODY: dict[str, Any] = {
     openapi_extra=REQUEST_BODY,
 )
 async def create_identification(
-    request: Request, settings: SettingsDependency, serving: ServingDependency, budget: UploadBudgetDependency
+    request: Request,
+    access: IdentifyDependency,
+    settings: SettingsDependency,
+    serving: ServingDependency,
+    budget: UploadBudgetDependency,
+    metrics: MetricsDependency,
+    explainer: ExplainerDependency,
+    kept_photos: KeptPhotosDependency,
 ) -> IdentificationBody:
     """Candidates by falling probability, who decided and why, and the sheets that vouch for each candidate.
 
-    Photos are JPEG, PNG, WebP or TIFF. They are held in memory for the answer and never stored; what
-    they tell of place and camera is not read.
+    Photos are JPEG, PNG, WebP or TIFF. They are held in memory for the answer and not stored, unless the operator of
+    the service has set that; what they tell of place and camera is not read. With `explain` the best sheet of the first
+    candidates comes with heat maps over the photo and the sheet that show what makes them alike.
     """
     # Asked for once: this request ends with the bundle that it began with, whatever is activated meanwhile.
     identifier = serving.identifier
@@ -59,33 +79,45 @@ async def create_identification(
         form = await read_upload(request.headers, request.receive, shape, share)
         options = read_options(form.texts, photo_count=len(form.files))
         started = time.perf_counter()
-        identification = await serving.queue.identify(
+        looked, identification = await serving.queue.ask(
             identifier,
             form.files,
-            top_k=options.top_k,
-            sheets_per_candidate=options.sheets_per_candidate,
-            client_gone=lambda: _client_gone(request),
+            lambda looked: (
+                looked,
+                identifier.answer(
+                    looked.encoded,
+                    top_k=options.top_k,
+                    sheets_per_candidate=options.sheets_per_candidate,
+                    within=options.within,
+                ),
+            ),
+            client_gone=lambda: client_gone(request),
         )
-    candidates = await run_in_threadpool(_candidates, serving.collection.catalogue, identification)
+        if kept_photos is not None:
+            kept_photos.keep(form.files, identification, request_id_of(request))
+    metrics.identified(identification)
+    asked = Asked(serving, identifier, looked, client_gone=lambda: client_gone(request))
+    explained = await explainer.explain(asked, identification, candidates=options.explained_candidates)
+    candidates = await run_in_threadpool(_candidates, serving.collection.catalogue, identification, explained)
     milliseconds = 1000 * (time.perf_counter() - started)
-    body = _body(identification, candidates, request_id_of(request), milliseconds)
+    body = _body(identification, identifier.model_id, candidates, request_id_of(request), milliseconds)
     _log(body)
     return body
 
 
-async def _client_gone(request: Request) -> None:
-    """Returns when the client has closed the connection."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
 def _body(
-    identification: Identification, candidates: list[CandidateBody], request_id: str, milliseconds: float
+    identification: Identification,
+    model_id: str,
+    candidates: list[CandidateBody],
+    request_id: str,
+    milliseconds: float,
 ) -> IdentificationBody:
     decision = identification.decision
     return IdentificationBody(
         identification_id=request_id,
         bundle_id=identification.bundle_id,
+        model_id=model_id,
+        software=software(),
         photo_count=identification.photo_count,
         outcome=identification.outcome.value,
         summary=identification.summary,
@@ -93,6 +125,7 @@ def _body(
         roll_up=_roll_up(identification.roll_up),
         unknown=_unknown(identification.novelty),
         prediction_set=_prediction_set(identification.prediction_set),
+        probability_outside=identification.probability_outside,
         decision=DecisionBody(source=decision.source.value, reason=decision.reason, evidence=dict(decision.evidence)),
         candidates=candidates,
         milliseconds=round(milliseconds, 1),
@@ -128,30 +161,35 @@ def _prediction_set(found: PredictionSet | None) -> PredictionSetBody | None:
     )
 
 
-def _candidates(catalogue: Catalogue, identification: Identification) -> list[CandidateBody]:
+def _candidates(
+    catalogue: Catalogue, identification: Identification, explained: dict[str, ExplanationBody]
+) -> list[CandidateBody]:
     sheets = _sheets(catalogue, identification)
-    return [_candidate(candidate, sheets) for candidate in identification.candidates]
+    return [_candidate(candidate, sheets, explained) for candidate in identification.candidates]
 
 
-def _sheets(catalogue: Catalogue, identification: Identification) -> dict[str, Sheet | None] | None:
-    """What is known of the sheets that are cited, None for one that is gone; None when the catalogue cannot be read.
+def _sheets(catalogue: Catalogue, identification: Identification) -> dict[str, Sheet] | None:
+    """What is known of the sheets that are cited, without those that are gone; None when the catalogue cannot be read.
 
     A full or read-only disk, or a database that is down, is no reason to name no plant.
     """
-    found: dict[str, Sheet | None] = {}
-    for match in (match for candidate in identification.candidates for match in candidate.sheets):
-        try:
-            found[match.sheet_id] = catalogue.get_sheet(match.sheet_id)
-        except UnknownSheet:
-            logger.warning("sheet %s is in the index but no longer in the catalogue", match.sheet_id)
-            found[match.sheet_id] = None
-        except (CatalogueError, StorageFull) as error:
-            logger.warning("sheets are cited by their ids alone: %s", error)
-            return None
+    cited = [match.sheet_id for candidate in identification.candidates for match in candidate.sheets]
+    if not cited:
+        return {}
+    try:
+        found = catalogue.get_sheets(cited)
+    except (CatalogueError, StorageFull) as error:
+        logger.warning("sheets are cited by their ids alone: %s", error)
+        return None
+    for sheet_id in cited:
+        if sheet_id not in found:
+            logger.warning("sheet %s is in the index but no longer in the catalogue", sheet_id)
     return found
 
 
-def _candidate(candidate: Candidate, sheets: dict[str, Sheet | None] | None) -> CandidateBody:
+def _candidate(
+    candidate: Candidate, sheets: dict[str, Sheet] | None, explained: dict[str, ExplanationBody]
+) -> CandidateBody:
     species = candidate.species
     return CandidateBody(
         species_id=species.species_id,
@@ -162,13 +200,15 @@ def _candidate(candidate: Candidate, sheets: dict[str, Sheet | None] | None) -> 
         similarity=candidate.similarity,
         has_field_photos=candidate.has_field_photos,
         in_classifier=candidate.in_classifier,
-        sheets=[sheet for match in candidate.sheets for sheet in _evidence(match, sheets)],
+        sheets=[sheet for match in candidate.sheets for sheet in _evidence(match, sheets, explained)],
     )
 
 
-def _evidence(match: SheetMatch, sheets: dict[str, Sheet | None] | None) -> list[SheetEvidence]:
+def _evidence(
+    match: SheetMatch, sheets: dict[str, Sheet] | None, explained: dict[str, ExplanationBody]
+) -> list[SheetEvidence]:
     """The sheet of `match`; none when it left the catalogue after the index was built."""
-    sheet = None if sheets is None else sheets[match.sheet_id]
+    sheet = None if sheets is None else sheets.get(match.sheet_id)
     if sheets is not None and sheet is None:
         return []
     specimen = Specimen() if sheet is None else sheet.specimen
@@ -180,6 +220,7 @@ def _evidence(match: SheetMatch, sheets: dict[str, Sheet | None] | None) -> list
         catalog_number=specimen.catalog_number,
         image_url=image_url(match.sheet_id),
         thumbnail_url=thumbnail_url(match.sheet_id),
+        explanation=explained.get(match.sheet_id),
     )
     return [evidence]
 

@@ -10,9 +10,10 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from app.dependencies import CuratorDependency, JobsDependency, StreamsDependency
+from app.event_streams import EventStreams
 from app.routes.documented_errors import problems
 from app.schemas import IndexBuildBody, JobBody, JobList
-from models.jobs import BuildRequest, Job, JobQueue
+from models.jobs import BUILD_WORKFLOW, BuildRequest, Job, JobQueue
 
 router = APIRouter(tags=["jobs"])
 
@@ -51,8 +52,8 @@ def create_index_build(
 
 @router.get("/v1/jobs", summary="List the jobs", responses=problems(422, 503))
 def list_jobs(jobs: JobsDependency, limit: Annotated[int, Query(ge=1, le=200)] = 50) -> JobList:
-    """The latest first."""
-    return JobList(jobs=[body_of(job) for job in jobs.list(limit=limit)])
+    """The latest first; batches are not among them, since they are their senders' business."""
+    return JobList(jobs=[body_of(job) for job in jobs.list(limit=limit, kinds=(BUILD_WORKFLOW,))])
 
 
 @router.get("/v1/jobs/{job_id}", summary="How far a job is", responses=problems(404, 422, 503))
@@ -71,7 +72,7 @@ def cancel_job(job_id: JobId, jobs: JobsDependency, curator: CuratorDependency) 
     "/v1/jobs/{job_id}/events",
     summary="Follow a job as server-sent events",
     response_class=StreamingResponse,
-    responses={200: {"content": {"text/event-stream": {}}}, **problems(404, 422, 503)},
+    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}, **problems(404, 422, 503)},
 )
 async def follow_job(
     job_id: JobId, request: Request, jobs: JobsDependency, streams: StreamsDependency
@@ -79,7 +80,7 @@ async def follow_job(
     """An event `job` with the body of `GET /v1/jobs/{job_id}` at each change, until the job is done."""
     first = await run_in_threadpool(jobs.get, job_id)
     streams.take()
-    events = _events(first, jobs, request)
+    events = _events(first, jobs, request, streams)
 
     async def counted() -> AsyncIterator[str]:
         try:
@@ -92,7 +93,7 @@ async def follow_job(
     return StreamingResponse(counted(), media_type="text/event-stream", headers=headers)
 
 
-async def _events(job: Job, jobs: JobQueue, request: Request) -> AsyncIterator[str]:
+async def _events(job: Job, jobs: JobQueue, request: Request, streams: EventStreams) -> AsyncIterator[str]:
     told: str | None = None
     silent_seconds = 0.0
     while True:
@@ -103,7 +104,7 @@ async def _events(job: Job, jobs: JobQueue, request: Request) -> AsyncIterator[s
         elif silent_seconds >= HEARTBEAT_SECONDS:
             silent_seconds = 0.0
             yield ": still there\n\n"
-        if job.state.is_final or await request.is_disconnected():
+        if job.state.is_final or streams.is_ending or await request.is_disconnected():
             return
         await asyncio.sleep(POLL_SECONDS)
         silent_seconds += POLL_SECONDS

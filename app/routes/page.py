@@ -5,19 +5,23 @@ from pathlib import Path
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
-from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
-from app.curation_access import check_curation
 from app.dependencies import SettingsDependency
-from app.error_responses import CurationOff, ForeignPage
+from app.error_responses import AccessRefused, ForeignPage, NotReady
+from app.routes.session import session_of
 from app.settings import Settings
 
 STATIC = Path(__file__).resolve().parent.parent / "static"
 
 REVALIDATE = "no-cache"
 """Browsers keep a copy and ask whether it still holds, so that an update shows at once."""
+
+PHOTOS_ARE_NOT_KEPT = "Photos are used for the answer only and are not kept."
+PHOTOS_ARE_KEPT = (
+    "The operator of this service keeps the photos that are sent, without what they tell of place and camera."
+)
 
 router = APIRouter(include_in_schema=False)
 
@@ -44,19 +48,20 @@ async def page(request: Request, settings: SettingsDependency) -> HTMLResponse:
     known = {
         "max_photos": str(settings.max_photos),
         "max_upload_bytes": str(settings.max_upload_bytes),
-        "curation_refusal": escape(_curation_refusal(settings, request.headers)),
+        "privacy": PHOTOS_ARE_KEPT if settings.keep_photos else PHOTOS_ARE_NOT_KEPT,
+        "curation_refusal": escape(await _curation_refusal(request, settings)),
     }
     for name, value in known.items():
         html = html.replace(f"{{{name}}}", value)
     return HTMLResponse(html, headers={"Cache-Control": REVALIDATE})
 
 
-def _curation_refusal(settings: Settings, headers: Headers) -> str:
+async def _curation_refusal(request: Request, settings: Settings) -> str:
     """Why changes would be refused, or nothing when they would not."""
     try:
-        check_curation(settings, headers)
-    except CurationOff as error:
-        return str(error)
+        session = await session_of(request, settings)
+    except (AccessRefused, NotReady) as error:
+        return f"curation is off: {error}"
     except ForeignPage:
-        pass  # A link on another site led here; what this page sends comes from this page.
-    return ""
+        return ""  # A link on another site led here; what this page sends comes from this page.
+    return session.curation_refusal or ""

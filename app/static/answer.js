@@ -1,7 +1,6 @@
-import { byId, counted, element, image, percent } from "./dom.js";
-import { scientificName, sheetName, thumbnail } from "./names.js";
-import { sheetTools } from "./sheet_actions.js";
-import { showLarge } from "./viewer.js";
+import { byId, element, percent, tell } from "./dom.js";
+import { Evidence } from "./evidence.js";
+import { scientificName } from "./names.js";
 
 const SOURCES = {
   specialist: "The trained classifier decided.",
@@ -9,37 +8,37 @@ const SOURCES = {
   fusion: "Classifier and herbarium sheets were weighed together.",
 };
 
+/** Above this part of the probability it is likelier that the plant is of a species that was not asked for. */
+const DOUBTFUL_OUTSIDE = 0.5;
+
 /** Shows an answer: who decided, the candidates, and photo and sheets of the chosen candidate side by side. */
 export class Answer {
   #section = byId("answer");
-  #photos = [];
+  #evidence = new Evidence();
   #candidates = [];
-  #shown = { candidate: 0, photo: 0, sheet: 0 };
 
   clear() {
     this.#section.hidden = true;
-    this.#photos = [];
+    this.#evidence.begin([], []);
   }
 
-  /** `photos` as `{ url }`; `body` is that of `POST /v1/identifications`. */
-  show(body, photos) {
-    this.#photos = photos;
+  /**
+   * `body` is that of `POST /v1/identifications`, `photos` are `{ url, organ }`; `among` says in words what was asked
+   * for only, empty where nothing was left out.
+   */
+  show(body, photos, among) {
     this.#candidates = body.candidates;
-    this.#shown = { candidate: 0, photo: 0, sheet: 0 };
-    const [first] = body.candidates;
     const title = byId("answer-title");
     title.replaceChildren(...headline(body));
-    const outcome = byId("outcome");
-    outcome.replaceChildren(...outcomeWords(body));
-    outcome.hidden = !outcome.hasChildNodes();
-    const set = byId("prediction-set");
-    set.replaceChildren(...setWords(body.prediction_set));
-    set.hidden = !set.hasChildNodes();
+    tell(byId("outcome"), ...outcomeWords(body));
+    tell(byId("restricted"), ...restrictedWords(body, among));
+    byId("restricted").classList.toggle("notice", body.probability_outside >= DOUBTFUL_OUTSIDE);
+    tell(byId("prediction-set"), ...setWords(body.prediction_set));
     byId("decision").replaceChildren(
       element("b", {}, SOURCES[body.decision.source] ?? `Decided by ${body.decision.source}.`), " ", body.decision.reason);
     byId("candidates").replaceChildren(...this.#candidates.map((candidate, index) => this.#candidateItem(candidate, index)));
-    byId("evidence").hidden = !first;
-    if (first) this.#choose(0);
+    this.#evidence.begin(photos, this.#candidates);
+    if (this.#candidates.length) this.#choose(0);
     this.#section.hidden = false;
     title.focus({ preventScroll: true });
     scrollTo(this.#section);
@@ -65,60 +64,10 @@ export class Answer {
   }
 
   #choose(index) {
-    this.#shown = { ...this.#shown, candidate: index, sheet: 0 };
     byId("candidates").querySelectorAll("button").forEach((button, position) => {
       button.setAttribute("aria-current", position === index ? "true" : "false");
     });
-    const candidate = this.#candidates[index];
-    byId("evidence-title").replaceChildren("Compare with ", scientificName(candidate));
-    byId("evidence-more").replaceChildren(
-      element("a", { href: `#/species/${encodeURIComponent(candidate.species_id)}` }, "All sheets of this species"));
-    this.#renderPhoto();
-    this.#renderSheet();
-  }
-
-  #renderPhoto() {
-    const position = this.#shown.photo;
-    const photo = this.#photos[position];
-    const caption = this.#photos.length > 1 ? `Your photo ${position + 1}` : "Your photo";
-    fillFigure(byId("photo-figure"), {
-      source: photo.url,
-      large: photo.url,
-      caption: [element("b", {}, caption), element("span", {}, "from the field")],
-      title: caption,
-      thumbnails: this.#photos.map((each, index) => ({ source: each.url, title: `Your photo ${index + 1}` })),
-      chosen: position,
-      onChoose: (index) => {
-        this.#shown.photo = index;
-        this.#renderPhoto();
-      },
-    });
-  }
-
-  #renderSheet() {
-    const figure = byId("sheet-figure");
-    const candidate = this.#candidates[this.#shown.candidate];
-    const sheet = candidate.sheets[this.#shown.sheet];
-    if (!sheet) {
-      figure.replaceChildren(element("p", { className: "no-preview" }, "No sheets were sent with this candidate."));
-      return;
-    }
-    fillFigure(figure, {
-      source: thumbnail(sheet, 1024),
-      large: thumbnail(sheet, 2048),
-      caption: [element("b", {}, sheetName(sheet)), element("span", {}, similarityWords(sheet.similarity))],
-      title: `${candidate.scientific_name}, ${sheetName(sheet)}`,
-      tools: (close) => sheetTools(sheet, { beforeAsking: close }),
-      thumbnails: candidate.sheets.map((each, index) => ({
-        source: thumbnail(each, 160),
-        title: `Sheet ${index + 1} of ${counted(candidate.sheets.length, "sheet")}`,
-      })),
-      chosen: this.#shown.sheet,
-      onChoose: (index) => {
-        this.#shown.sheet = index;
-        this.#renderSheet();
-      },
-    });
+    this.#evidence.show(this.#candidates[index]);
   }
 }
 
@@ -142,6 +91,15 @@ function outcomeWords({ outcome, calibrated, candidates: [first] }) {
   }[outcome] ?? [];
   if (calibrated) return words;
   return [...words, words.length ? ". " : "", "The percentages are not calibrated: there were too few photos to learn from."];
+}
+
+/** That not all species were asked for, and what is likely for the others; nothing where all were. */
+function restrictedWords({ probability_outside: outside }, among) {
+  if (!among.length) return [];
+  const words = ["Only among ", ...among, ": the percentages are of these alone."];
+  if (typeof outside !== "number") return words;
+  if (outside >= DOUBTFUL_OUTSIDE) return [...words, element("b", {}, ` It is likelier another species: ${percent(outside)} of the probability lies outside.`)];
+  return [...words, ` ${percent(outside)} of the probability lies with other species.`];
 }
 
 const SET_SHOWN = 8;
@@ -172,23 +130,4 @@ function candidateNotes(candidate) {
     notes.push("Known from herbarium sheets only: no field photos were in training, so the percentage is less certain.");
   }
   return notes;
-}
-
-function fillFigure(figure, { source, large, caption, title, tools, thumbnails, chosen, onChoose }) {
-  const hadFocus = figure.contains(document.activeElement);
-  const zoom = element("button", { type: "button", className: "mount", "aria-label": `${title}: enlarge` }, image(source, title));
-  zoom.addEventListener("click", () => showLarge(large, title, tools));
-  figure.replaceChildren(zoom, element("figcaption", {}, ...caption));
-  if (thumbnails.length > 1) {
-    const strip = element("div", { className: "strip", role: "group", "aria-label": "Other images" });
-    thumbnails.forEach((each, index) => {
-      const button = element("button",
-        { type: "button", "aria-label": each.title, "aria-pressed": index === chosen ? "true" : "false" },
-        image(each.source, "", `${index + 1}`));
-      button.addEventListener("click", () => onChoose(index));
-      strip.append(button);
-    });
-    figure.append(strip);
-    if (hadFocus) strip.children[chosen].focus();
-  }
 }

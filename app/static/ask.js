@@ -1,5 +1,5 @@
-import { SpeciesCombobox } from "./combobox.js";
 import { byId, errorWords, tell } from "./dom.js";
+import { SpeciesCombobox } from "./species_combobox.js";
 
 /** A question in a dialog, with the name of who answers and, where it is about one, a species. */
 class Question {

@@ -1,6 +1,7 @@
 import { getJson, requestJson } from "./api.js";
 import { curation } from "./curation.js";
 import { byId, counted, element, errorWords, tell, when, withCode } from "./dom.js";
+import { duration } from "./duration.js";
 import { isFinal, JobFollower } from "./job_follower.js";
 import { followed } from "./service.js";
 
@@ -209,12 +210,4 @@ export function changeWords(counts) {
   const parts = CHANGES.filter((name) => counts[name]);
   if (!parts.length) return "no sheet has changed";
   return parts.map((name, index) => `${index ? counts[name].toLocaleString() : counted(counts[name], "sheet")} ${name}`).join(", ");
-}
-
-/** “40 seconds”, “3 minutes”; what is left of something is not known more closely. */
-function duration(seconds) {
-  if (seconds < 1.5) return "a second";
-  if (seconds < 100) return counted(Math.round(seconds), "second");
-  if (seconds < 5400) return counted(Math.round(seconds / 60), "minute");
-  return counted(Math.round(seconds / 3600), "hour");
 }

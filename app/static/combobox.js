@@ -1,36 +1,26 @@
-import { getJson } from "./api.js";
-import { byId, counted, element } from "./dom.js";
-import { scientificName } from "./names.js";
+import { byId, element } from "./dom.js";
 
-const SEARCH = "/v1/species";
-const SHOWN = 12;
-const MOST_CHARACTERS = 100;
 const PAUSE_MILLISECONDS = 150;
 
 /**
- * A field in which a species is typed and chosen from a list, after the combobox pattern of the ARIA Authoring
- * Practices (list autocomplete, manual selection). Nothing counts as chosen but an entry of the list.
+ * A field in which something is typed and chosen from a list, after the combobox pattern of the ARIA Authoring
+ * Practices (list autocomplete, manual selection). Those who extend it say what is found, and what choosing does.
  */
-export class SpeciesCombobox {
+export class Combobox {
   #input;
   #list;
   #status;
-  #onChange;
-  #onNew;
   #onError;
   #entries = [];
   #active = -1;
-  #chosen = null;
   #asked = 0;
   #pause;
 
-  /** `id` is that of the input; `onNew(name)`, where given, is offered for a name that is not in the list. */
-  constructor(id, { onChange = () => {}, onNew = null, onError }) {
+  /** `id` is that of the input; `title` says what the list holds. */
+  constructor(id, { title, onError }) {
     this.#input = byId(id);
-    this.#onChange = onChange;
-    this.#onNew = onNew;
     this.#onError = onError;
-    this.#list = element("ul", { id: `${id}-list`, className: "options", role: "listbox", "aria-label": "Species", hidden: true });
+    this.#list = element("ul", { id: `${id}-list`, className: "options", role: "listbox", "aria-label": title, hidden: true });
     this.#status = element("p", { className: "visually-hidden", role: "status" });
     this.#input.after(this.#list, this.#status);
     const attributes = {
@@ -38,62 +28,67 @@ export class SpeciesCombobox {
       "aria-autocomplete": "list", "aria-expanded": "false", "aria-controls": this.#list.id,
     };
     for (const [name, value] of Object.entries(attributes)) this.#input.setAttribute(name, value);
-    this.#input.addEventListener("input", () => this.#onTyped());
+    this.#input.addEventListener("input", () => this.#onInput());
     this.#input.addEventListener("keydown", (event) => this.#onKey(event));
-    this.#input.addEventListener("blur", () => this.#onLeft());
+    this.#input.addEventListener("blur", () => this.#onBlur());
     // Otherwise the field would lose the focus before the click arrives.
     this.#list.addEventListener("pointerdown", (event) => event.preventDefault());
   }
 
-  /** The chosen species as `{ species_id, scientific_name }`, or null. */
-  get chosen() {
-    return this.#chosen;
-  }
-
-  set chosen(species) {
-    this.#chosen = species;
-    this.#input.value = species?.scientific_name ?? "";
-    this.#close();
-  }
-
+  /** What is in the field; setting it closes the list. */
   get text() {
     return this.#input.value.trim();
   }
 
-  #onTyped() {
-    this.#chosen = null;
-    this.#onChange();
+  set text(text) {
+    this.#input.value = text;
+    this.#close();
+  }
+
+  focus() {
+    this.#input.focus();
+  }
+
+  /** What fits `typed` as `{ entries: [{ label: nodes, take() }], words }`, words telling how many. To be extended. */
+  async find() {
+    return { entries: [], words: "" };
+  }
+
+  /** Something else is typed. To be extended. */
+  onTyped() {}
+
+  /** The field was left with `typed` in it. To be extended. */
+  async onLeft() {}
+
+  /** Enter was pressed while no entry is pointed at; true when that served. To be extended. */
+  onEnter() {
+    return false;
+  }
+
+  #onInput() {
+    this.onTyped();
     clearTimeout(this.#pause);
     this.#pause = setTimeout(() => this.#search(), PAUSE_MILLISECONDS);
   }
 
   async #search() {
     const asked = (this.#asked += 1);
-    const query = this.#chosen ? "" : this.text;
     try {
-      const page = await getJson(`${SEARCH}?${new URLSearchParams({ q: query.slice(0, MOST_CHARACTERS), limit: SHOWN })}`);
+      const found = await this.find(this.text);
       // A late answer to an earlier text is dropped, and one for a field that was left.
-      if (asked === this.#asked && document.activeElement === this.#input) this.#open(page, query);
+      if (asked === this.#asked && document.activeElement === this.#input) this.#open(found);
     } catch (error) {
       this.#onError(error);
     }
   }
 
-  #open({ species, total }, query) {
-    this.#entries = species.map((each) => ({
-      label: [scientificName(each), element("span", { className: "option-facts" }, [each.family, counted(each.sheet_count, "sheet")].filter(Boolean).join(" · "))],
-      take: () => this.#take(each),
-    }));
-    if (this.#onNew && query) {
-      const label = ["A species that is not here yet: ", element("i", {}, query)];
-      this.#entries.push({ label, take: () => this.#takeNew(query) });
-    }
-    this.#list.replaceChildren(...this.#entries.map((entry, index) => this.#option(entry, index)));
-    this.#list.hidden = this.#entries.length === 0;
+  #open({ entries, words }) {
+    this.#entries = entries;
+    this.#list.replaceChildren(...entries.map((entry, index) => this.#option(entry, index)));
+    this.#list.hidden = entries.length === 0;
     this.#input.setAttribute("aria-expanded", String(!this.#list.hidden));
     this.#point(-1);
-    const more = total > species.length ? `, the first ${species.length} are shown` : "";
-    this.#status.textContent = total === 1 ? "1 species found" : `${total.toLocaleString()} species found${more}`;
+    this.#status.textContent = words;
   }
 
   #option(entry, index) {
@@ -125,16 +120,6 @@ export class SpeciesCombobox {
     }
   }
 
-  #take(species) {
-    this.chosen = species;
-    this.#onChange();
-  }
-
-  #takeNew(name) {
-    this.chosen = null;
-    this.#onNew(name);
-  }
-
   #onKey(event) {
     const isOpen = !this.#list.hidden;
     if (event.key === "ArrowDown" || event.key === "ArrowUp") {
@@ -147,21 +132,19 @@ export class SpeciesCombobox {
     } else if (event.key === "Enter" && isOpen && this.#active >= 0) {
       event.preventDefault();
       this.#entries[this.#active].take();
+    } else if (event.key === "Enter" && this.onEnter(this.#entries)) {
+      event.preventDefault();
     } else if (event.key === "Escape" && isOpen) {
       event.preventDefault(); // the dialog around it stays
       this.#close();
     }
   }
 
-  /** A name that was typed in full needs no choosing; anything else stays as it was typed, and counts as nothing. */
-  async #onLeft() {
+  async #onBlur() {
     const typed = this.text;
     this.#close();
-    if (this.#chosen || !typed) return;
     try {
-      const page = await getJson(`${SEARCH}?${new URLSearchParams({ q: typed.slice(0, MOST_CHARACTERS), limit: SHOWN })}`);
-      const same = page.species.filter((each) => [each.scientific_name, each.species_id].some((name) => name.toLowerCase() === typed.toLowerCase()));
-      if (same.length === 1 && this.text === typed && !this.#chosen) this.#take(same[0]);
+      await this.onLeft(typed);
     } catch (error) {
       this.#onError(error);
     }

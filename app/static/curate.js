@@ -1,9 +1,11 @@
 import { upload } from "./api.js";
-import { SpeciesCombobox } from "./combobox.js";
-import { curation, remember, remembered, sessionStorageOrNone } from "./curation.js";
+import { curation } from "./curation.js";
 import { byId, counted, element, errorWords, image, tell } from "./dom.js";
 import { historyItems } from "./history.js";
+import { remember, remembered, sessionStorageOrNone } from "./memory.js";
 import { scientificName, sheetName, thumbnail } from "./names.js";
+import { session } from "./session.js";
+import { SpeciesCombobox } from "./species_combobox.js";
 import { Tray } from "./tray.js";
 
 const MEMORY_KEY = "voucher.curate";
@@ -51,6 +53,14 @@ export class CurateForm {
     this.#recall();
   }
 
+  /** Forgets the sheets that were chosen and what became of others: somebody else may sit here next. */
+  clear() {
+    this.#running?.abort();
+    this.#tray.clear();
+    byId("curate-outcomes").hidden = true;
+    byId("curate-outcome-list").replaceChildren();
+  }
+
   #onSheets(sheets, complaint) {
     say(sheets.length ? `${counted(sheets.length, "sheet")} chosen` : "");
     fault("files", complaint);
@@ -83,7 +93,7 @@ export class CurateForm {
 
   async #onSubmit(event) {
     event.preventDefault();
-    if (this.#running || !curation.allowed || !this.#check()) return;
+    if (this.#running || !curation.allowed || !this.#check() || !(await session.opens("curate"))) return;
     const sheets = this.#tray.items;
     this.#begin();
     const outcomes = [];

@@ -1,4 +1,6 @@
-import { tell, withCode } from "./dom.js";
+import { element, tell, withCode } from "./dom.js";
+import { localStorageOrNone, remember, remembered } from "./memory.js";
+import { session, SESSION_CHANGED } from "./session.js";
 
 const NAME_KEY = "voucher.curator";
 
@@ -12,11 +14,20 @@ class Curation {
       input.value = this.#name;
       input.addEventListener("input", () => this.#rename(input.value, input));
     }
+    document.addEventListener(SESSION_CHANGED, () => {
+      this.#refusal = session.curationRefusal ?? "";
+      this.#render();
+    });
     this.#render();
   }
 
   get allowed() {
     return !this.#refusal;
+  }
+
+  /** Whether what curators do can be looked at; with keys, that is for those who have one. */
+  get visible() {
+    return !session.keysNeeded || session.may("curate");
   }
 
   /** For the record; null when nobody has said one. */
@@ -47,54 +58,28 @@ class Curation {
     document.body.classList.toggle("curation-off", !this.allowed);
     for (const notice of document.querySelectorAll("[data-curation-off]")) {
       tell(notice, ...(this.allowed ? [] : refusalWords(this.#refusal)));
+      if (!this.allowed && session.keysNeeded) notice.append(" ", signInButton());
     }
     for (const control of document.querySelectorAll("#curate-fields, #curate-submit")) control.disabled = !this.allowed;
   }
 }
 
 function refusalWords(refusal) {
+  if (session.keysNeeded) {
+    return [session.signedIn ? `The key “${session.name}” is for other things: curating needs one with the scope curate.` : "Curating needs a key with the scope curate."];
+  }
   const [, reason = refusal] = /^curation is off: (.*?)\.?$/i.exec(refusal) ?? [];
   return [
     ...withCode(`You can look at everything here, but change nothing: ${reason}. `),
-    ...withCode("By default those who sit at the machine of the service may curate, at `localhost`; where it was " +
-      "started with `VOUCHER_CURATION=on`, everybody who reaches it. `voucher sheets` and `voucher bundles` do the same " +
-      "on the command line."),
+    ...withCode("Where keys are needed, those with a curator's key may curate; otherwise those who sit at the machine of " +
+      "the service, at `localhost`. `voucher sheets` and `voucher bundles` do the same on the command line."),
   ];
 }
 
-/** Text kept under `key`, or null; a browser may keep nothing. */
-export function remembered(storage, key) {
-  try {
-    return storage?.getItem(key) ?? null;
-  } catch {
-    return null;
-  }
-}
-
-/** Keeps text under `key` where the browser allows it. */
-export function remember(storage, key, text) {
-  try {
-    storage?.setItem(key, text);
-  } catch {
-    // Full, or not allowed: it is known until the page is left.
-  }
-}
-
-/** The storage of this tab, or null where the browser allows none. */
-export function sessionStorageOrNone() {
-  try {
-    return window.sessionStorage;
-  } catch {
-    return null;
-  }
-}
-
-function localStorageOrNone() {
-  try {
-    return window.localStorage;
-  } catch {
-    return null;
-  }
+function signInButton() {
+  const button = element("button", { type: "button", className: "link" }, session.signedIn ? "Sign in with another key" : "Sign in");
+  button.addEventListener("click", () => session.ask("curate"));
+  return button;
 }
 
 export const curation = new Curation();

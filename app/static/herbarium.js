@@ -3,6 +3,7 @@ import { curation } from "./curation.js";
 import { byId, counted, element, image, tell } from "./dom.js";
 import { scientificName, sheetName, thumbnail } from "./names.js";
 import { restoreTool, SHEETS_CHANGED, sheetNow, sheetTools } from "./sheet_actions.js";
+import { sheetFacts } from "./sheet_facts.js";
 import { showLarge } from "./viewer.js";
 
 const SPECIES_PER_PAGE = 60;
@@ -79,6 +80,7 @@ export class Herbarium {
     const title = byId("sheets-title");
     title.replaceChildren("…");
     byId("sheets-family").textContent = byId("sheets-count").textContent = "";
+    tell(byId("sheets-known"));
     tell(byId("sheets-removed"));
     byId("sheets-grid").replaceChildren();
     this.#shown = { speciesId, removed };
@@ -102,6 +104,7 @@ export class Herbarium {
       ? element("a", { href: here }, "Back to its sheets")
       : element("a", { href: `${here}/removed` }, "Removed sheets of this species");
     tell(byId("sheets-removed"), removed || curation.allowed ? other : null);
+    tell(byId("sheets-known"), removed ? "" : knownWords(species));
     if (removed) return;
     byId("sheets-count").textContent =
       `${counted(species.sheet_count, "herbarium sheet")}, ${counted(species.field_photo_count, "field photo")} in this collection`;
@@ -124,8 +127,28 @@ export class Herbarium {
 
 function speciesItem(species) {
   const name = element("a", { href: `#/species/${encodeURIComponent(species.species_id)}` }, scientificName(species));
-  const sheets = counted(species.sheet_count, "sheet");
-  return element("li", {}, name, element("span", { className: "species-facts" }, [species.family, sheets].filter(Boolean).join(" · ")));
+  const facts = [species.family, counted(species.sheet_count, "sheet"), KNOWN[knownBy(species)].short];
+  return element("li", {}, name, element("span", { className: "species-facts" }, facts.filter(Boolean).join(" · ")));
+}
+
+/** How answers know a species, in a word and in a sentence. */
+const KNOWN = {
+  photos: { short: "trained with photos", words: "Field photos of this species were in training: classifier and sheets both speak for it." },
+  sheets: { short: "known from sheets alone", words: "Known from herbarium sheets alone: no field photos of it were in training, so percentages for it are less certain." },
+  late: { short: "added after training", words: "Added after training: answers find it through its sheets alone." },
+  absent: { short: "not in answers yet", words: "Answers do not know this species yet: it needs sheets, and a build since they were added." },
+  unsaid: { short: "", words: "" },
+};
+
+function knownBy({ in_index: isKnown, in_classifier: isTrained, has_field_photos: hasPhotos }) {
+  if (typeof isKnown !== "boolean") return "unsaid";
+  if (!isKnown) return "absent";
+  if (!isTrained) return "late";
+  return hasPhotos ? "photos" : "sheets";
+}
+
+function knownWords(species) {
+  return KNOWN[knownBy(species)].words;
 }
 
 function sheetItem(sheet) {
@@ -148,7 +171,7 @@ function sheetFigure(sheet, { state = null, tools }) {
   picture.loading = "lazy";
   const open = element("button", { type: "button", className: "mount", "aria-label": `${title}: enlarge` }, picture);
   const viewerTools = (close) => (state ? [] : sheetTools(sheet, { beforeAsking: close }));
-  open.addEventListener("click", () => showLarge(thumbnail(sheet, 2048), title, viewerTools));
+  open.addEventListener("click", () => showLarge([{ source: thumbnail(sheet, 2048), title, tools: viewerTools, facts: async () => sheetFacts(sheet) }]));
   const rights = [sheet.rights_holder, sheet.license].filter(Boolean).join(", ");
   const caption = element("figcaption", {}, element("b", {}, sheetName(sheet)), rights ? element("span", {}, rights) : null);
   const item = element("li", { className: state ? "gone" : "", "data-sheet-id": sheet.sheet_id }, element("figure", {}, open, caption));

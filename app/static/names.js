@@ -1,13 +1,19 @@
 import { element } from "./dom.js";
 
-/** The name in italics, its authorship upright, as botanists write it. */
-export function scientificName({ scientific_name: name }) {
-  const words = name.split(" ");
+/** The name without its authorship: its words up to the first that is neither epithet nor rank. */
+export function canonical(name) {
+  const words = name.trim().split(/\s+/);
   const isEpithet = (word) => /^[a-z×-]+\.?$/.test(word);
   let end = 1;
   while (end < words.length && isEpithet(words[end])) end += 1;
-  const authorship = words.slice(end).join(" ");
-  const written = element("span", { className: "name" }, element("i", {}, words.slice(0, end).join(" ")));
+  return words.slice(0, end).join(" ");
+}
+
+/** The name in italics, its authorship upright, as botanists write it. */
+export function scientificName({ scientific_name: name }) {
+  const plain = canonical(name);
+  const authorship = name.trim().replace(/\s+/g, " ").slice(plain.length + 1);
+  const written = element("span", { className: "name" }, element("i", {}, plain));
   if (authorship) written.append(" ", element("span", { className: "authorship" }, authorship));
   return written;
 }

@@ -13,13 +13,15 @@ export class Tray {
   #most;
   #maxBytes;
   #onChange;
+  #controls;
   #locked = false;
 
   /**
    * `form`, `list` and `inputs` are ids; `noun` is what an image is called; at most `most` are taken.
-   * `onChange(items, complaint)`: `complaint` tells what was left out and why, or is empty.
+   * `onChange(items, complaint)`: `complaint` tells what was left out and why, or is empty. `controls(item, position,
+   * count)` gives more elements for below an image.
    */
-  constructor({ form, list, inputs, noun, most, maxBytes, onChange }) {
+  constructor({ form, list, inputs, noun, most, maxBytes, onChange, controls = () => [] }) {
     this.#form = byId(form);
     this.#list = byId(list);
     this.#inputs = inputs.map(byId);
@@ -27,6 +29,7 @@ export class Tray {
     this.#most = most;
     this.#maxBytes = maxBytes;
     this.#onChange = onChange;
+    this.#controls = controls;
     for (const input of this.#inputs) {
       input.addEventListener("change", () => {
         this.add([...input.files]);
@@ -52,7 +55,8 @@ export class Tray {
   set locked(locked) {
     this.#locked = locked;
     this.#form.classList.toggle("locked", locked);
-    for (const control of [...this.#inputs, ...this.#list.querySelectorAll(".remove")]) control.disabled = locked;
+    for (const input of this.#inputs) input.disabled = locked;
+    this.#render();
   }
 
   add(files) {
@@ -73,6 +77,26 @@ export class Tray {
     this.#items.splice(position, 1);
     URL.revokeObjectURL(item.url);
     this.#render();
+  }
+
+  /** Takes out all images. */
+  clear() {
+    for (const { url } of this.#items.splice(0)) URL.revokeObjectURL(url);
+    this.#changed("");
+  }
+
+  /** Moves an image by so many places; it ends at the first or last. */
+  move(item, step) {
+    const from = this.#items.indexOf(item);
+    const to = Math.min(Math.max(from + step, 0), this.#items.length - 1);
+    if (this.#locked || to === from) return;
+    this.#items.splice(to, 0, ...this.#items.splice(from, 1));
+    this.#changed("");
+  }
+
+  /** The list item that shows an image. */
+  elementOf(item) {
+    return this.#list.children[this.#items.indexOf(item)];
   }
 
   /** Says below an image what is wrong with it; nothing takes that away. */
@@ -112,16 +136,20 @@ export class Tray {
 
   #render() {
     this.#form.classList.toggle("filled", this.#items.length > 0);
-    this.#list.replaceChildren(...this.#items.map((item, index) => this.#listItem(item, `${this.#noun} ${index + 1}`)));
+    this.#list.replaceChildren(...this.#items.map((item, index) => this.#listItem(item, index)));
   }
 
-  #listItem(item, name) {
+  #listItem(item, index) {
+    const name = `${this.#noun} ${index + 1}`;
     const title = name.charAt(0).toUpperCase() + name.slice(1);
-    const remove = element("button", { type: "button", className: "remove", "aria-label": `Remove ${name}`, disabled: this.#locked }, "×");
+    const remove = element("button", { type: "button", className: "remove", "aria-label": `Remove ${name}` }, "×");
     remove.addEventListener("click", () => this.#remove(item));
     const note = item.note ? element("p", { className: "preview-note" }, item.note) : null;
     const preview = image(item.url, title, `${title}: no preview`);
-    return element("li", { className: item.note ? "refused" : "" }, element("div", { className: "preview" }, preview, remove), note);
+    const made = element("li", { className: item.note ? "refused" : "" }, element("div", { className: "preview" }, preview, remove),
+      ...this.#controls(item, index, this.#items.length), note);
+    for (const control of made.querySelectorAll("button, select")) control.disabled ||= this.#locked;
+    return made;
   }
 
   #listenForDrops() {

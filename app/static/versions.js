@@ -29,6 +29,15 @@ export class Versions {
     setInterval(() => this.#isSeen && this.look(), LOOK_MILLISECONDS);
   }
 
+  /** Shows none any more. */
+  clear() {
+    this.#bundles = [];
+    this.#items.clear();
+    byId("versions-list").replaceChildren();
+    byId("versions-more").hidden = true;
+    tell(byId("versions-complaint"));
+  }
+
   /** Asks for the versions and shows what has changed. */
   async look() {
     if (this.#looking) return;
@@ -47,7 +56,7 @@ export class Versions {
   }
 
   get #isSeen() {
-    return !byId("versions").hidden && !document.hidden;
+    return curation.visible && !byId("versions").hidden && !document.hidden;
   }
 
   #render() {

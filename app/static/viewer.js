@@ -1,84 +1,112 @@
-import { byId } from "./dom.js";
+import { byId, errorWords, tell } from "./dom.js";
+import { HEAT_MAPS_CHANGED, heatMaps } from "./heat_maps.js";
+import { Stage } from "./stage.js";
 
-const STEPS = [1, 1.5, 2, 3, 4, 6];
-
-/** One image, large, in a dialog: click or + to enlarge, − to shrink, drag or scroll to move, Escape to leave. */
+/** One picture in large, or two beside each other, in a dialog: + and − enlarge, Escape leaves. */
 class Viewer {
   #dialog = byId("viewer");
-  #stage = byId("viewer-stage");
-  #image = byId("viewer-image");
-  #step = 0;
-  #drag = null;
+  #stages = ["viewer-stage", "viewer-second"].map((id) => new Stage(byId(id), {
+    onMoved: (stage) => this.#onMoved(stage),
+    onFocus: (stage) => (this.#last = stage),
+  }));
+  #views = [];
+  #areTogether = true;
+  /** The stage that was used last. */
+  #last = null;
+  #facts = 0;
 
   constructor() {
     byId("viewer-close").addEventListener("click", () => this.#dialog.close());
-    byId("viewer-in").addEventListener("click", () => this.#zoom(this.#step + 1));
-    byId("viewer-out").addEventListener("click", () => this.#zoom(this.#step - 1));
-    this.#dialog.addEventListener("close", () => this.#image.removeAttribute("src"));
+    byId("viewer-in").addEventListener("click", () => this.#zoomBy(1));
+    byId("viewer-out").addEventListener("click", () => this.#zoomBy(-1));
+    byId("viewer-heat").addEventListener("click", () => heatMaps.toggle());
+    byId("viewer-together").addEventListener("click", () => {
+      this.#areTogether = !this.#areTogether;
+      this.#renderTools();
+      if (this.#areTogether) this.#stages[1].follow(this.#stages[0].place);
+    });
+    document.addEventListener(HEAT_MAPS_CHANGED, () => this.#dialog.open && this.#renderHeatMaps());
+    this.#dialog.addEventListener("close", () => this.#clear());
     this.#dialog.addEventListener("keydown", (event) => {
-      if (event.key === "+" || event.key === "=") this.#zoom(this.#step + 1);
-      if (event.key === "-") this.#zoom(this.#step - 1);
+      if (event.key === "+" || event.key === "=") this.#zoomBy(1);
+      if (event.key === "-") this.#zoomBy(-1);
+      if (event.key === "0") this.#zoomBy(-Infinity);
     });
-    this.#image.addEventListener("load", () => this.#zoom(0));
-    this.#listenForDrags();
   }
 
-  show(source, caption, tools) {
-    byId("viewer-caption").replaceChildren(caption);
-    byId("viewer-curation").replaceChildren(...tools(() => this.#dialog.close()));
-    this.#image.alt = caption;
-    this.#image.src = source;
+  show(views) {
+    this.#views = views;
+    this.#clear();
+    const [first, second] = views;
+    byId("viewer-caption").textContent = views.map(({ title }) => title).join(" and ");
+    byId("viewer-curation").replaceChildren(...views.flatMap(({ tools }) => (tools && !second ? tools(() => this.#dialog.close()) : [])));
+    views.forEach((view, index) => this.#stages[index].show(view));
+    byId("viewer-stages").classList.toggle("two", Boolean(second));
+    this.#renderHeatMaps();
     this.#dialog.showModal();
-    this.#stage.focus();
+    this.#stages[0].focus();
+    this.#showFacts(second ? null : first.facts);
   }
 
-  /** Keeps the point `at` (of the stage, 0 … 1) where it is. */
-  #zoom(step, at = { x: 0.5, y: 0.5 }) {
-    const stage = this.#stage;
-    const point = {
-      x: (stage.scrollLeft + at.x * stage.clientWidth) / Math.max(1, this.#image.offsetWidth),
-      y: (stage.scrollTop + at.y * stage.clientHeight) / Math.max(1, this.#image.offsetHeight),
-    };
-    this.#step = Math.min(Math.max(step, 0), STEPS.length - 1);
-    const { naturalWidth, naturalHeight } = this.#image;
-    const fit = Math.min(stage.clientWidth / naturalWidth, stage.clientHeight / naturalHeight);
-    this.#image.style.width = `${Math.round(naturalWidth * fit * STEPS[this.#step])}px`;
-    stage.classList.toggle("enlarged", this.#step > 0);
-    stage.scrollLeft = point.x * this.#image.offsetWidth - at.x * stage.clientWidth;
-    stage.scrollTop = point.y * this.#image.offsetHeight - at.y * stage.clientHeight;
-    byId("viewer-out").disabled = this.#step === 0;
-    byId("viewer-in").disabled = this.#step === STEPS.length - 1;
+  #clear() {
+    this.#facts += 1;
+    for (const stage of this.#stages) stage.clear();
+    tell(byId("viewer-facts"));
   }
 
-  #listenForDrags() {
-    const stage = this.#stage;
-    stage.addEventListener("pointerdown", (event) => {
-      this.#drag = { x: event.clientX, y: event.clientY, left: stage.scrollLeft, top: stage.scrollTop, moved: false };
-    });
-    stage.addEventListener("pointermove", (event) => {
-      if (!this.#drag || event.pointerType !== "mouse") return; // a finger scrolls by itself
-      const [dx, dy] = [event.clientX - this.#drag.x, event.clientY - this.#drag.y];
-      if (Math.hypot(dx, dy) > 4) this.#drag.moved = true;
-      stage.scrollLeft = this.#drag.left - dx;
-      stage.scrollTop = this.#drag.top - dy;
-    });
-    stage.addEventListener("click", (event) => {
-      const dragged = this.#drag?.moved;
-      this.#drag = null;
-      if (dragged) return;
-      const box = stage.getBoundingClientRect();
-      const at = { x: (event.clientX - box.left) / box.width, y: (event.clientY - box.top) / box.height };
-      this.#zoom(this.#step >= 2 ? 0 : this.#step + 2, at);
-    });
-    this.#image.draggable = false;
-    stage.addEventListener("pointercancel", () => (this.#drag = null));
-    stage.addEventListener("pointerleave", () => (this.#drag = null));
+  async #showFacts(ask) {
+    const asked = (this.#facts += 1);
+    if (!ask) return;
+    try {
+      const facts = await ask();
+      if (asked === this.#facts) tell(byId("viewer-facts"), ...facts);
+    } catch (error) {
+      if (asked === this.#facts) tell(byId("viewer-facts"), errorWords(error));
+    }
+  }
+
+  #renderHeatMaps() {
+    this.#views.forEach(({ heatMap }, index) => this.#stages[index].lay(heatMaps.shown ? heatMap : null));
+    this.#renderTools();
+  }
+
+  #renderTools() {
+    const isAny = this.#views.some(({ heatMap }) => heatMap);
+    byId("viewer-heat").hidden = !isAny;
+    byId("viewer-heat").setAttribute("aria-pressed", String(heatMaps.shown));
+    byId("viewer-together").hidden = this.#views.length < 2;
+    byId("viewer-together").setAttribute("aria-pressed", String(this.#areTogether));
+    const led = this.#led;
+    byId("viewer-out").disabled = led.every((stage) => stage.isFitted);
+    byId("viewer-in").disabled = led.every((stage) => stage.isLargest);
+  }
+
+  /** The stages that keys and buttons move: both, or the one that was used last. */
+  get #led() {
+    const seen = this.#stages.slice(0, this.#views.length);
+    if (this.#areTogether || seen.length < 2) return seen;
+    return [seen.includes(this.#last) ? this.#last : seen[0]];
+  }
+
+  #zoomBy(steps) {
+    const [first] = this.#led;
+    first?.zoom(first.step + steps);
+  }
+
+  #onMoved(stage) {
+    const index = this.#stages.indexOf(stage);
+    const other = this.#views.length > 1 ? this.#stages[1 - index] : null;
+    if (this.#areTogether) other?.follow(stage.place);
+    if (this.#dialog.open) this.#renderTools();
   }
 }
 
 const viewer = new Viewer();
 
-/** Shows the image at `source` large; `caption` is text. `tools(close)` gives buttons for what it shows. */
-export function showLarge(source, caption, tools = () => []) {
-  viewer.show(source, caption, tools);
+/**
+ * Shows one or two pictures large, each as `{ source, title }`; besides where there are such, `heatMap` is the address
+ * of what lies over it, `tools(close)` gives buttons for what it shows, and `facts()` promises elements that tell of it.
+ */
+export function showLarge(views) {
+  viewer.show(views);
 }

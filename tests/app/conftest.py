@@ -2,6 +2,7 @@
 
 import io
 import queue
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,8 +17,10 @@ from app.main import create_app
 from app.serve import AnnouncingServer, build_server
 from app.serving import Missing, OpenCatalogue, Serving, open_collection, queue_for
 from app.settings import Settings
+from models.candidate_filter import CandidateFilter
 from models.catalogue import Catalogue
 from models.decoding import decode_image
+from models.encoder import Encoded
 from models.home import Home
 from models.retrieval import (
     Candidate,
@@ -28,6 +31,7 @@ from models.retrieval import (
     PredictionSet,
     RollUp,
     SheetMatch,
+    SpeciesKnowledge,
 )
 from models.specimens import Sheet, Specimen
 from models.taxonomy import Species, SpeciesId, TaxonRank
@@ -100,9 +104,11 @@ class FakeIdentifier:
         self.entered = threading.Event()
         self.failure: Exception | None = None
         self.answered = 0
+        self.batches: list[int] = []
         self.calibrated = True
         self.roll_up: RollUp | None = RollUp(TaxonRank.SPECIES, SPECIES[0].scientific_name, 0.84, 1)
         self.novelty: Novelty | None = Novelty(unknown_score=0.2, threshold=0.7)
+        self.probability_outside = 0.25
         self.prediction_set: PredictionSet | None = PredictionSet(SPECIES[:2], 2, 1, 0.9, "It holds for the tested.")
 
     def decode(self, source: bytes, *, max_pixels: int) -> PillowImage.Image:
@@ -112,14 +118,37 @@ class FakeIdentifier:
         small = np.asarray(image.resize((8, 8)), dtype=np.float32) / 255.0
         return small.transpose(2, 0, 1)
 
-    def identify_tensors(self, pixels: np.ndarray, *, top_k: int = 5, sheets_per_candidate: int = 3) -> Identification:
+    @property
+    def encoder(self) -> object:
+        return self
+
+    def knowledge(self, species_id: SpeciesId) -> SpeciesKnowledge | None:
+        if species_id not in self.species_ids:
+            return None
+        n = self.species_ids.index(species_id)
+        return SpeciesKnowledge(in_classifier=n < 2, has_field_photos=n == 0, has_sheets=bool(self._sheets[species_id]))
+
+    def encode(self, pixels: np.ndarray) -> Encoded:
         assert pixels.ndim == 4
         assert pixels.dtype == np.float32
+        self.batches.append(len(pixels))
         self.entered.set()
         self.hold.wait(10)
-        self.answered += 1
         if self.failure is not None:
             raise self.failure
+        means = pixels.mean(axis=(2, 3)) + np.float32(1e-6)
+        return Encoded(means, means / np.linalg.norm(means, axis=1, keepdims=True))
+
+    def answer(
+        self,
+        encoded: Encoded,
+        *,
+        top_k: int = 5,
+        sheets_per_candidate: int = 3,
+        within: CandidateFilter | None = None,
+    ) -> Identification:
+        self.answered += 1
+        allowed = list(SPECIES) if within is None else [SPECIES[i] for i in within.positions(SPECIES)]
         candidates = [
             Candidate(
                 species,
@@ -132,18 +161,19 @@ class FakeIdentifier:
                     for m, sheet_id in enumerate(self._sheets[species.species_id][:sheets_per_candidate])
                 ),
             )
-            for n, species in enumerate(SPECIES)
+            for n, species in enumerate(allowed)
         ]
         decision = GateDecision(DecisionSource.GENERALIST, "The sheets are close to the photo.", {"distance": 0.4})
         return Identification(
             tuple(candidates[:top_k]),
             decision,
             self.bundle_id,
-            len(pixels),
+            len(encoded.logits),
             calibrated=self.calibrated,
             roll_up=self.roll_up,
             novelty=self.novelty,
             prediction_set=self.prediction_set,
+            probability_outside=None if within is None else self.probability_outside,
         )
 
 
@@ -172,7 +202,7 @@ def make_client(collection_home: Home, identifier: FakeIdentifier) -> Iterator[C
     opened: list[TestClient] = []
 
     def make(*, with_bundle: bool = True, with_catalogue: bool = True, **given: object) -> TestClient:
-        settings = Settings(home=collection_home.root, **given)
+        settings = Settings(**({"home": collection_home.root} | given))
 
         def load(settings: Settings) -> Serving:
             return serving_with(
@@ -228,3 +258,29 @@ def serve_in_thread(collection_home: Home) -> Iterator[Callable[..., int]]:
 def static_folder() -> Path:
     """The files of the page."""
     return Path(__file__).resolve().parents[2] / "app" / "static"
+
+
+@pytest.fixture(scope="module")
+def service_with_worker(trained_home: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Home]]:
+    """Address of a real server over a small trained network, a worker beside it, and their home."""
+    # Loads torch, which most tests here do without.
+    from indexer.worker import Worker
+
+    root = tmp_path_factory.mktemp("living") / "home"
+    shutil.copytree(trained_home.root, root)
+    home = Home(root)
+    addresses: queue.SimpleQueue[str] = queue.SimpleQueue()
+    server = build_server(Settings(home=root, port=0, device="cpu", worker=False), addresses.put)
+    worker, ready = Worker(home, device="cpu"), threading.Event()
+    threads = [
+        threading.Thread(target=server.run),
+        threading.Thread(target=worker.run, args=(lambda _: ready.set(),)),
+    ]
+    for thread in threads:
+        thread.start()
+    assert ready.wait(30)
+    yield addresses.get(timeout=20), home
+    worker.stop.set()
+    server.should_exit = True
+    for thread in threads:
+        thread.join(30)

@@ -1,11 +1,9 @@
-"""Who may change the collection: a table of what a request tells about itself."""
-
-from typing import Literal
+"""Who may change the collection where no keys are in force: a table of what a request tells about itself."""
 
 import pytest
 from starlette.datastructures import Headers
 
-from app.curation_access import ANONYMOUS, check_curation
+from app.curation_access import ANONYMOUS, CurationAccess, check_local_curation
 from app.error_responses import CurationOff, ForeignPage
 from app.settings import Settings
 from models.errors import InvalidSheetDetails
@@ -13,15 +11,15 @@ from models.errors import InvalidSheetDetails
 LOCAL = {"host": "127.0.0.1:8000"}
 
 
-def check(curation: Literal["auto", "on", "off"], listens: str, **headers: str) -> None:
+def check(listens: str, **headers: str) -> None:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    check_curation(Settings(curation=curation, host=listens), Headers(named))
+    check_local_curation(Settings(host=listens), Headers(named))
 
 
 @pytest.mark.parametrize("listens", ["127.0.0.1", "::1", "localhost", "127.8.9.1"])
 @pytest.mark.parametrize("host", ["127.0.0.1:8000", "localhost", "LOCALHOST:8000", "[::1]:8000", "localhost.:1"])
-def test_by_itself_the_users_of_this_machine_may(listens: str, host: str) -> None:
-    check("auto", listens, host=host)
+def test_the_users_of_this_machine_may(listens: str, host: str) -> None:
+    check(listens, host=host)
 
 
 @pytest.mark.parametrize(
@@ -41,18 +39,11 @@ def test_by_itself_the_users_of_this_machine_may(listens: str, host: str) -> Non
         ("127.0.0.1", {"host": ""}, "another host name"),
     ],
 )
-def test_by_itself_nobody_else_may(listens: str, headers: dict[str, str], reason: str) -> None:
-    with pytest.raises(CurationOff, match=f"curation is off: .*{reason}.*VOUCHER_CURATION=on"):
-        check("auto", listens, **(LOCAL | headers))
+def test_nobody_else_may(listens: str, headers: dict[str, str], reason: str) -> None:
+    with pytest.raises(CurationOff, match=f"curation is off: .*{reason}.*VOUCHER_ACCESS=keys"):
+        check(listens, **(LOCAL | headers))
 
 
-def test_off_is_off_for_everybody_and_on_lets_others_in() -> None:
-    with pytest.raises(CurationOff, match="VOUCHER_CURATION=off"):
-        check("off", "127.0.0.1", **LOCAL)
-    check("on", "0.0.0.0", host="plants.example", x_forwarded_for="10.0.0.1")
-
-
-@pytest.mark.parametrize("curation", ["auto", "on"])
 @pytest.mark.parametrize(
     "headers",
     [
@@ -67,9 +58,9 @@ def test_off_is_off_for_everybody_and_on_lets_others_in() -> None:
         {"origin": "https://127.0.0.1.evil.example:8000"},
     ],
 )
-def test_no_page_of_another_site_may(curation: Literal["auto", "on"], headers: dict[str, str]) -> None:
+def test_no_page_of_another_site_may(headers: dict[str, str]) -> None:
     with pytest.raises(ForeignPage, match="comes from a page of another site"):
-        check(curation, "127.0.0.1", **(LOCAL | headers))
+        check("127.0.0.1", **(LOCAL | headers))
 
 
 @pytest.mark.parametrize(
@@ -85,16 +76,18 @@ def test_no_page_of_another_site_may(curation: Literal["auto", "on"], headers: d
     ],
 )
 def test_the_own_page_and_programs_may(headers: dict[str, str]) -> None:
-    check("auto", "127.0.0.1", **(LOCAL | headers))
-
-
-def test_a_proxy_that_ends_tls_keeps_the_own_page_its_own() -> None:
-    check("on", "0.0.0.0", host="plants.example", origin="https://plants.example")
+    check("127.0.0.1", **(LOCAL | headers))
 
 
 def test_a_name_is_taken_as_it_is_given_or_there_is_a_stand_in() -> None:
-    access = check_curation(Settings(curation="on"), Headers({}))
+    access = CurationAccess()
     assert access.named(" Ada ") == "Ada"
     assert access.named(None) == access.named("  ") == ANONYMOUS
     with pytest.raises(InvalidSheetDetails, match="curator"):
         access.named("a\nb")
+
+
+def test_the_name_of_a_key_is_told_beside_what_a_client_says() -> None:
+    access = CurationAccess("Herbarium")
+    assert access.named(None) == access.named("Herbarium") == "Herbarium"
+    assert access.named("Ada") == "Ada (key Herbarium)"

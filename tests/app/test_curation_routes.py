@@ -11,6 +11,8 @@ from fastapi.testclient import TestClient
 from app.main import create_app
 from app.serving import Missing, Serving, open_collection, queue_for
 from app.settings import Settings
+from models.api_keys import NewKey, Scope
+from models.api_keys_store import KeyStore
 from models.catalogue import Catalogue
 from models.home import Home
 
@@ -277,21 +279,32 @@ def test_a_page_of_another_site_changes_nothing(client: TestClient, encode: Enco
     assert state(home) == before
 
 
-@pytest.mark.parametrize("settings", [{"curation": "off"}, {"host": "0.0.0.0"}])
 def test_where_curation_is_off_nothing_changes(
-    make_client: Callable[..., TestClient], encode: Encode, home: Home, settings: dict[str, str]
+    make_client: Callable[..., TestClient], encode: Encode, home: Home
 ) -> None:
     before = state(home)
-    client = make_client(**settings)
+    client = make_client(host="0.0.0.0", access="open")
     for request in requests_of(client, encode):
         assert "curation is off" in refused(request(), 403, "curation-off")
     assert state(home) == before
     assert client.get("/v1/species").status_code == 200
 
 
-def test_a_service_for_others_can_be_opened_for_curation(make_client: Callable[..., TestClient]) -> None:
-    client = make_client(host="0.0.0.0", curation="on")
-    assert client.post("/v1/species", json={"scientific_name": "Rosa"}).status_code == 201
+def test_a_key_opens_curation_from_anywhere_and_its_name_is_noted(
+    make_client: Callable[..., TestClient], encode: Encode, home: Home
+) -> None:
+    before = state(home)
+    with KeyStore.open(home) as store:
+        _, key = store.create(NewKey("Herbarium CAY", frozenset({Scope.CURATE})))
+    client = make_client(host="0.0.0.0")
+    for request in requests_of(client, encode):
+        refused(request(), 401, "key-missing")
+    assert state(home) == before
+    bearer = {"authorization": f"Bearer {key}", "host": "plants.example", "x-forwarded-for": "192.0.2.1"}
+    for body in ({"scientific_name": "Rosa"}, {"scientific_name": "Viola", "curator": "Ada"}):
+        assert client.post("/v1/species", json=body, headers=bearer).status_code == 201
+    with Catalogue.open(home) as catalogue:
+        assert [r.actor for r in catalogue.revisions()][-2:] == ["Herbarium CAY", "Ada (key Herbarium CAY)"]
 
 
 def test_a_catalogue_that_is_being_changed_for_long_asks_to_come_again(client: TestClient, home: Home) -> None:
@@ -311,7 +324,8 @@ def test_the_description_tells_how_to_curate(client: TestClient) -> None:
     post = paths["/v1/sheets"]["post"]
     form = post["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert {"images", "species_id", "scientific_name", "curator"} <= set(form["properties"])
-    assert {"201", "400", "403", "404", "408", "409", "413", "415", "422", "500", "503"} == set(post["responses"])
+    expected = {"201", "400", "401", "403", "404", "408", "409", "413", "415", "422", "429", "500", "503"}
+    assert expected == set(post["responses"])
     for path, method in (
         ("/v1/sheets/{sheet_id}", "delete"),
         ("/v1/sheets/{sheet_id}", "patch"),

@@ -569,12 +569,13 @@ def test_versions_say_what_is_damaged_or_held_back_and_what_the_service_makes_of
 def test_without_leave_everything_can_be_looked_at_and_nothing_changed(
     browser: "sync_api.Browser", collection: Home, serve_in_thread: Callable[..., int]
 ) -> None:
-    pages = Pages(browser, serve_in_thread(collection, curation="off"))
+    pages = Pages(browser, serve_in_thread(collection, host="0.0.0.0", access="open"))
     page = pages.open(path="/#/curate")
     page.wait_for_selector("#curate [data-curation-off]:not([hidden])")
     notice = page.locator("#curate [data-curation-off]").inner_text()
-    assert "this service was started with VOUCHER_CURATION=off" in notice
-    assert "VOUCHER_CURATION=on" in notice
+    assert "the service listens for other machines without asking for keys" in notice
+    assert "VOUCHER_ACCESS=keys" in notice
+    assert "a curator's key" in notice
     assert page.get_by_role("button", name="Add to the collection").is_disabled()
     assert page.locator("#curate-species").is_disabled()
     until(page, "document.querySelector('#build-words').textContent.startsWith('4 changes')")
@@ -592,7 +593,7 @@ def test_leave_that_was_taken_back_meanwhile_is_told(
     pages: Pages, collection: Home, sheet: Callable[[int], Path]
 ) -> None:
     page = pages.open(path="/#/curate")
-    detail = "curation is off: the request came through a proxy; start it with VOUCHER_CURATION=on"
+    detail = "curation is off: the request came through a proxy; serve with VOUCHER_ACCESS=keys"
     problem = {"type": "urn:voucher:problem:curation-off", "title": "No", "status": 403, "detail": detail}
     page.route("**/v1/sheets", lambda route: route.fulfill(status=403, json=problem))
     page.locator("#curate-institution_code").fill("CAY")

@@ -19,7 +19,7 @@ def queue_of(**given: object) -> InferenceQueue:
 
 
 async def ask(queue: InferenceQueue, identifier: object, *photos: bytes, **options: object) -> object:
-    return await queue.identify(identifier, photos, top_k=3, sheets_per_candidate=1, **options)
+    return await queue.ask(identifier, photos, lambda looked: identifier.answer(looked.encoded), **options)
 
 
 def test_more_than_the_limit_is_refused_and_room_is_given_back(identifier, encode: Encode) -> None:

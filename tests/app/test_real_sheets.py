@@ -50,7 +50,7 @@ def served(tmp_path: Path) -> Iterator[tuple[TestClient, Home]]:
     thread = threading.Thread(target=worker.run, args=(lambda _: ready.set(),))
     thread.start()
     assert ready.wait(60)
-    with TestClient(create_app(Settings(home=home.root, device="cpu", curation="on"))) as client:
+    with TestClient(create_app(Settings(home=home.root, device="cpu")), base_url="http://localhost") as client:
         yield client, home
     worker.stop.set()
     thread.join(60)

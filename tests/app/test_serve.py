@@ -137,7 +137,8 @@ def command_line() -> typer.Typer:
 def test_the_command_passes_its_options_on_and_tells_the_address(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     seen: list[Settings] = []
 
-    def served(settings: Settings, announce: Callable[[str], None]) -> None:
+    def served(settings: Settings, announce: Callable[[str], None], *, listening: int | None) -> None:
+        assert listening is None
         seen.append(settings)
         announce("http://localhost:8765/")
 
@@ -150,7 +151,8 @@ def test_the_command_passes_its_options_on_and_tells_the_address(monkeypatch: py
 
 
 def test_the_command_says_what_is_wrong_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    def served(settings: Settings, announce: Callable[[str], None]) -> None:
+    def served(settings: Settings, announce: Callable[[str], None], *, listening: int | None) -> None:
+        assert listening is None
         raise DeviceUnavailable("there is no cuda:7")
 
     monkeypatch.setattr(serve_module, "serve", served)

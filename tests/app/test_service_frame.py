@@ -60,7 +60,7 @@ def test_every_row_of_the_table_is_a_problem_with_its_status(kind: type[Exceptio
     assert response.status_code == row.status
     assert response.media_type == "application/problem+json"
     assert (b"what went wrong" in response.body) == row.tells
-    assert (b"retry-after" in dict(response.raw_headers)) == (row.status == 503)
+    assert (b"retry-after" in dict(response.raw_headers)) == (row.status in (429, 503))
 
 
 def test_the_closest_class_decides_and_the_unknown_is_unexpected() -> None:
@@ -90,7 +90,8 @@ def test_the_description_tells_every_route_and_its_errors(client: TestClient) ->
     api = client.get("/openapi.json").json()
     sheet, job, bundle = "/v1/sheets/{sheet_id}", "/v1/jobs/{job_id}", "/v1/bundles/{bundle_id}"
     assert set(api["paths"]) == {
-        *("/healthz", "/readyz", "/v1/identifications", "/v1/species", "/v1/species/{species_id}", "/v1/changes"),
+        *("/healthz", "/readyz", "/metrics", "/v1/session"),
+        *("/v1/identifications", "/v1/species", "/v1/species/{species_id}", "/v1/changes"),
         *("/v1/sheets", sheet, f"{sheet}/image", f"{sheet}/thumbnail", f"{sheet}/restore"),
         *("/v1/index-builds", "/v1/jobs", job, f"{job}/cancel", f"{job}/events"),
         *("/v1/bundles", bundle, f"{bundle}/changes", f"{bundle}/activate"),
@@ -98,7 +99,9 @@ def test_the_description_tells_every_route_and_its_errors(client: TestClient) ->
     post = api["paths"]["/v1/identifications"]["post"]
     form = post["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert set(form["properties"]) == {"photos", "organs", "top_k", "include_sheets", "sheets_per_candidate"}
-    assert {"200", "400", "408", "413", "415", "422", "500", "503"} == set(post["responses"])
+    assert {"200", "400", "401", "403", "408", "413", "415", "422", "429", "500", "503"} == set(post["responses"])
+    assert set(api["components"]["securitySchemes"]) == {"bearer", "header", "cookie", "parameter"}
+    assert {} in api["security"]
     for path, operations in api["paths"].items():
         for operation in operations.values():
             for status, response in operation["responses"].items():

@@ -5,7 +5,9 @@ import errno
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from io import BytesIO
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -14,20 +16,36 @@ from tests_support import noise_picture
 
 from app.error_responses import (
     TABLE,
+    AddressTooLong,
     AnswerTimeout,
+    BatchUnfinished,
     BodyTimeout,
     ClientGone,
     CurationOff,
     ForeignPage,
+    KeyMissing,
+    KeyWrong,
     MalformedRequest,
+    MetricsRefused,
+    NoKnownPlant,
     NotReady,
+    QuotaSpent,
+    RateExceeded,
+    RemoteImageRefused,
     RequestTooLarge,
+    ScopeMissing,
+    ShuttingDown,
+    TooManyFailures,
     UnacceptableForm,
+    UnknownExplanation,
+    UnknownProject,
     UnsupportedUpload,
 )
 from app.main import create_app
 from app.serve import build_server
 from app.settings import Settings
+from models.api_keys import NewKey, Scope
+from models.api_keys_store import KeyStore
 from models.catalogue import Catalogue
 from models.errors import (
     BundleError,
@@ -36,6 +54,8 @@ from models.errors import (
     DeviceUnavailable,
     EmbeddingSpaceMismatch,
     ImageTooLarge,
+    InvalidBatch,
+    InvalidCandidateFilter,
     InvalidImage,
     InvalidSheetDetails,
     JobQueueError,
@@ -43,12 +63,14 @@ from models.errors import (
     SheetConflict,
     SpeciesConflict,
     StorageFull,
+    UnknownBatch,
     UnknownBundle,
     UnknownJob,
     UnknownSheet,
     UnknownSpecies,
 )
 from models.home import Home
+from models.retrieval import Novelty
 from models.specimens import FieldPhoto
 
 URL = "/v1/identifications"
@@ -108,10 +130,14 @@ class Rig:
 
     def service(self, **given: object) -> TestClient:
         settings = Settings(**({"home": self.home.root, "device": "cpu"} | given))
-        client = TestClient(create_app(settings), raise_server_exceptions=False)
+        client = TestClient(create_app(settings), base_url="http://localhost", raise_server_exceptions=False)
         client.__enter__()
         self._opened.append(client)
         return client
+
+    def key(self, **given: Any) -> str:
+        with KeyStore.open(self.home) as store:
+            return store.create(NewKey("Ada", **given))[1]
 
     def close(self) -> None:
         for client in self._opened:
@@ -138,12 +164,26 @@ def rig(tiny_home: Home, field_photo: tuple[FieldPhoto, bytes]) -> Iterator[Rig]
     made.close()
 
 
+def with_keys(rig: Rig, keys: list[str]) -> int:
+    """What the last of several requests is answered with."""
+    service = rig.service(access="keys")
+    photos = [("photos", ("p", rig.photo, "image/jpeg"))]
+    return [service.post(URL, files=photos, headers={"x-api-key": key}).status_code for key in keys][-1]
+
+
 def too_slow(rig: Rig) -> int:
     async def receive() -> Message:
         await asyncio.sleep(10)
         return {"type": "http.disconnect"}
 
     return rig.status_for(receive, body_timeout_seconds=0.05)
+
+
+def while_the_service_stops(rig: Rig) -> int:
+    async def receive() -> Message:
+        raise asyncio.CancelledError
+
+    return rig.status_for(receive)
 
 
 def gone(rig: Rig) -> int:
@@ -166,12 +206,12 @@ def with_a_failing_network(rig: Rig, failure: Exception) -> int:
     def fail(*arguments: object, **named: object) -> None:
         raise failure
 
-    service.app.state.serving.identifier.identify_tensors = fail
+    service.app.state.serving.identifier.encode = fail
     return send(service, rig.photo).status_code
 
 
 def add(rig: Rig, photo: bytes, *, at: TestClient | None = None, **fields: str) -> int:
-    service = at or rig.service(curation="on")
+    service = at or rig.service()
     return service.post("/v1/sheets", files=[("images", ("p", photo, "image/jpeg"))], data=fields).status_code
 
 
@@ -190,14 +230,14 @@ def on_a_full_disk(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> int:
     def full(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    service = rig.service(curation="on")
+    service = rig.service()
     species = species_of(rig)
     monkeypatch.setattr("models.image_store.os.fsync", full)
     return add(rig, new_picture(), at=service, species_id=species)
 
 
 def while_another_writes(rig: Rig) -> int:
-    service = rig.service(curation="on")
+    service = rig.service()
     with closing(sqlite3.connect(rig.home.catalogue_file)) as writer:
         writer.execute("BEGIN IMMEDIATE")
         body = {"scientific_name": "Viola nova"}
@@ -208,21 +248,48 @@ def without_a_queue(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> int:
     def fail(*arguments: object, **named: object) -> None:
         raise JobQueueError("the queue cannot be written")
 
-    service = rig.service(curation="on")
+    service = rig.service()
     monkeypatch.setattr(service.app.state.jobs, "enqueue_build", fail)
     return service.post("/v1/index-builds").status_code
 
 
+def with_an_unknown_plant(rig: Rig) -> int:
+    service = rig.service()
+    identifier = service.app.state.serving.identifier
+    answer = identifier.answer
+    identifier.answer = lambda *given, **named: replace(answer(*given, **named), novelty=Novelty(0.9, 0.5))
+    return service.post("/v2/identify/all", files={"images": rig.photo}).status_code
+
+
+def while_a_batch_waits(rig: Rig) -> int:
+    service = rig.service()
+    batch = service.post("/v1/batches", files={"photos": rig.photo}).json()
+    return service.get(batch["results_url"]).status_code
+
+
 WAYS: dict[type[Exception], Callable[[Rig], int]] = {
-    CurationOff: lambda rig: rig.service(curation="off").post("/v1/index-builds").status_code,
+    KeyMissing: lambda rig: send(rig.service(access="keys"), rig.photo).status_code,
+    KeyWrong: lambda rig: with_keys(rig, ["wrong"]),
+    TooManyFailures: lambda rig: with_keys(rig, [f"wrong {number}" for number in range(30)]),
+    ScopeMissing: lambda rig: with_keys(rig, [rig.key(scopes=frozenset({Scope.CURATE}))]),
+    RateExceeded: lambda rig: with_keys(rig, 2 * [rig.key(per_minute=1)]),
+    QuotaSpent: lambda rig: with_keys(rig, 2 * [rig.key(daily_quota=1)]),
+    CurationOff: lambda rig: rig.service(host="0.0.0.0", access="open").post("/v1/index-builds").status_code,
     ForeignPage: lambda rig: (
-        rig.service(curation="on").post("/v1/index-builds", headers={"sec-fetch-site": "cross-site"}).status_code
+        rig.service().post("/v1/index-builds", headers={"sec-fetch-site": "cross-site"}).status_code
     ),
+    ShuttingDown: while_the_service_stops,
+    MetricsRefused: lambda rig: rig.service(metrics="off").get("/metrics").status_code,
     UnknownJob: lambda rig: rig.service().get("/v1/jobs/none").status_code,
+    UnknownExplanation: lambda rig: rig.service().get("/v1/explanations/none/photo-1.png").status_code,
+    UnknownBatch: lambda rig: rig.service().get("/v1/batches/none").status_code,
+    BatchUnfinished: while_a_batch_waits,
+    InvalidBatch: lambda rig: rig.service().post("/v1/batches", files={"archive": b"no archive"}).status_code,
+    InvalidCandidateFilter: lambda rig: send(rig.service(), rig.photo, genera="Nonexistus").status_code,
     UnknownBundle: lambda rig: rig.service().get("/v1/bundles/none").status_code,
     SheetConflict: lambda rig: add(rig, rig.photo, species_id=species_of(rig)),
     SpeciesConflict: lambda rig: (
-        rig.service(curation="on")
+        rig.service()
         .post("/v1/species", json={"species_id": species_of(rig), "scientific_name": "Viola nova"})
         .status_code
     ),
@@ -231,6 +298,10 @@ WAYS: dict[type[Exception], Callable[[Rig], int]] = {
     MalformedRequest: lambda rig: rig.service().post(URL, content=b"--b\r\n", headers=FORM).status_code,
     UnknownSpecies: lambda rig: rig.service().get("/v1/species/none").status_code,
     UnknownSheet: lambda rig: rig.service().get("/v1/sheets/none/image").status_code,
+    RemoteImageRefused: lambda rig: rig.service().get("/v2/identify/all?images=https://a.example/b.jpg").status_code,
+    AddressTooLong: lambda rig: rig.service().get(f"/v2/species?x={'a' * 20_000}").status_code,
+    UnknownProject: lambda rig: rig.service().get("/v2/projects/none/species").status_code,
+    NoKnownPlant: with_an_unknown_plant,
     BodyTimeout: too_slow,
     RequestTooLarge: lambda rig: send(rig.service(max_request_bytes=1024), rig.photo).status_code,
     ImageTooLarge: lambda rig: send(rig.service(max_pixels=4096), rig.photo).status_code,

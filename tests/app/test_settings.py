@@ -48,3 +48,28 @@ def test_settings_do_not_change() -> None:
     settings = load_settings()
     with pytest.raises(ValidationError):
         settings.port = 1
+
+
+def test_hosts_of_images_are_names_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VOUCHER_REMOTE_IMAGE_HOSTS", " Images.Example.org., b.example ,")
+    monkeypatch.setenv("VOUCHER_PLANTNET_PROJECTS", "weurope,k-southern-europe")
+    settings = load_settings()
+    assert settings.remote_image_hosts == ("images.example.org", "b.example")
+    assert settings.plantnet_projects == ("weurope", "k-southern-europe")
+    assert load_settings(remote_image_hosts="").remote_image_hosts == ()
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "0x7f.1", "1.2.3.0x4", "[::1]", "::1", "http://a.b", "a.b/c", "a.b:80", "*.a.b", "a b", "-a.b"],
+)
+def test_what_is_no_host_name_is_refused_as_a_host_of_images(host: str) -> None:
+    with pytest.raises(InvalidConfig, match="VOUCHER_REMOTE_IMAGE_HOSTS"):
+        load_settings(remote_image_hosts=host)
+
+
+def test_the_public_address_has_a_scheme_and_no_query() -> None:
+    assert load_settings(public_url="https://plants.example.org/flora").public_url
+    for wrong in ("plants.example.org", "ftp://a.b", "https://a.b/?x", "https://a.b/#x", "https://a b"):
+        with pytest.raises(InvalidConfig, match="VOUCHER_PUBLIC_URL"):
+            load_settings(public_url=wrong)

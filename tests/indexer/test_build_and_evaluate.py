@@ -9,11 +9,12 @@ import pytest
 from tests_support import noise_picture
 
 from indexer import build_content, build_gallery
+from indexer.answer_lines import answer_lines
 from indexer.build_gallery import build, describe, latest_model
 from indexer.embed import embed_images, run_batches
 from indexer.embedding_store import EmbeddingStore
 from indexer.evaluate import accuracy_lines, evaluate
-from indexer.identify_files import answer_lines, answer_to_json, identify_files
+from indexer.identify_files import answer_to_json, identify_files
 from indexer.import_dataset import import_dataset
 from models.artifacts import active_artifact_id, list_artifacts
 from models.bundle import load_bundle, load_model
@@ -96,7 +97,7 @@ def test_only_new_sheets_are_embedded_and_new_species_are_answered(tiny_home: Ho
         as_photo = gallery.metric.apply(vectors[:1], Role.FIELD)[0]
         as_sheets = gallery.metric.apply(vectors, Role.SHEET)
         assert itself.sheets[0].similarity == pytest.approx(float((as_sheets @ as_photo).max()), abs=1e-5)
-        lines = list(answer_lines(answer, catalogue))
+        lines = list(answer_lines(answer_to_json(answer, catalogue, identifier.model_id)))
         assert any("known from herbarium sheets only" in line for line in lines)
 
 
@@ -232,15 +233,16 @@ def test_answers_cite_sheets_even_after_they_are_gone(tiny_home: Home, monkeypat
     with Catalogue.open(tiny_home) as catalogue:
         photo = next(iter(catalogue.field_photos()))
         answer = identify_files(identifier, [catalogue.image_store.path(photo.image)])
-        values = answer_to_json(answer, catalogue)
+        values = answer_to_json(answer, catalogue, "model")
         assert values["candidates"][0]["sheets"][0]["image_path"]
 
         def gone(_: str) -> None:
             raise UnknownSheet("gone")
 
         monkeypatch.setattr(catalogue, "get_sheet", gone)
-        assert answer_to_json(answer, catalogue)["candidates"][0]["sheets"][0]["image_path"] is None
-        assert any("vouched for by sheet" in line for line in answer_lines(answer, catalogue))
+        values = answer_to_json(answer, catalogue, "model")
+        assert values["candidates"][0]["sheets"][0]["image_path"] is None
+        assert any("vouched for by sheet" in line for line in answer_lines(values))
 
 
 @pytest.mark.parametrize(("name", "message"), [("absent.jpg", "no such file"), ("torn.jpg", "torn.jpg")])

@@ -166,7 +166,9 @@ def test_progress_without_a_terminal_is_a_line_at_every_tenth(capfd: pytest.Capt
             report("counting", done, 100)
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 11
-    assert lines[-1] == "counting: 100/100"
+    assert lines[0] == "counting: 0/100"
+    assert lines[-1].startswith("counting: 100/100, ")
+    assert lines[5].endswith(" left")
 
 
 def test_the_demo_goes_the_whole_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_flora: Path) -> None:

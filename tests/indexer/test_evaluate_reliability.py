@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from tests_support import noise_picture
 
+from indexer.answer_lines import answer_lines
 from indexer.evaluate import evaluate
-from indexer.identify_files import answer_lines, answer_to_json, identify_files
+from indexer.identify_files import answer_to_json, identify_files
 from models.artifacts import INDEX_KIND, activate, active_artifact_id, read, writing
 from models.catalogue import Catalogue
 from models.compute import Compute
@@ -111,8 +112,8 @@ def test_the_answer_at_the_command_line_says_what_it_is_worth(tiny_home: Home) -
         with Catalogue.open(tiny_home) as catalogue:
             path = catalogue.image_store.path(next(iter(catalogue.field_photos())).image)
             answer = identify_files(identifier, [path])
-            lines = list(answer_lines(answer, catalogue))
-            values = answer_to_json(answer, catalogue)
+            values = answer_to_json(answer, catalogue, identifier.model_id)
+            lines = list(answer_lines(values))
         assert lines[0] == answer.summary == values["summary"]
         assert any(words in line for line in lines)
         assert values["outcome"] == answer.outcome.value

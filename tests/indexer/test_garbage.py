@@ -16,6 +16,7 @@ from models.catalogue import Catalogue
 from models.compute import Compute
 from models.curation import Curator, Outcome
 from models.errors import UnknownSheet
+from models.explanation_store import ExplanationStore
 from models.home import Home
 
 CPU = Compute.resolve("cpu", precision="float32")
@@ -95,6 +96,19 @@ def test_embeddings_of_other_models_and_leftovers_of_killed_processes_go(tiny_ho
     assert not left.exists()
     assert not old_cache.exists()
     assert "embeddings/space-of-nobody-float32" in garbage.leftovers
+
+
+def test_heat_maps_go_when_they_have_expired_and_not_before(tiny_home: Home) -> None:
+    young = ExplanationStore(tiny_home.explanations, seconds=1000).put({"photo-1": b"png"})
+    old = ExplanationStore(tiny_home.explanations, seconds=-1).put({"photo-1": b"png"})
+    os.utime(tiny_home.explanations, (0, 0))
+    with Catalogue.open(tiny_home) as catalogue:
+        assert collect(tiny_home, catalogue, dry_run=True).explanations == 1
+        assert (tiny_home.explanations / old).exists()
+        garbage = collect(tiny_home, catalogue)
+    assert garbage.explanations == garbage.to_json()["explanations"] == 1
+    assert garbage.leftovers == []
+    assert [path.name for path in tiny_home.explanations.iterdir()] == [young]
 
 
 def test_small_shards_are_joined_and_needless_embeddings_dropped(tmp_path: Path) -> None:

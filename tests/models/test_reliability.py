@@ -158,6 +158,17 @@ def test_species_without_a_genus_are_not_summed_as_one_genus() -> None:
     assert HigherTaxa(species).roll_up(np.array([0.1, 0.3, 0.3, 0.3], dtype=np.float32)).taxon_rank == "family"  # type: ignore[union-attr]
 
 
+def test_genera_and_families_are_summed_over_their_species() -> None:
+    totals = HigherTaxa(VIOLAS).totals(np.array([0.1, 0.1, 0.5, 0.3], dtype=np.float32))
+    families = totals[TaxonRank.FAMILY]
+    assert [name for name, _ in families] == ["Violaceae"]
+    assert families[0][1] == pytest.approx(0.7)
+    genera = totals[TaxonRank.GENUS]
+    assert [total for _, total in genera] == pytest.approx(sorted((total for _, total in genera), reverse=True))
+    assert dict(genera)["Viola"] == pytest.approx(0.2)
+    assert sum(total for _, total in genera) == pytest.approx(0.7)  # one species has no genus
+
+
 def test_a_taxon_holds_its_species_only() -> None:
     taxa = HigherTaxa(VIOLAS)
     genus = taxa.roll_up(np.array([0.5, 0.5, 0.0, 0.0], dtype=np.float32))

@@ -41,13 +41,18 @@ for line in sys.stdin:
     os.dup2(output, 2)
     try:
         if line.strip() == "server":
-            settings = Settings(home=root, database_url=url, port=port, device="cpu", worker=False, curation="on")
+            settings = Settings(home=root, database_url=url, port=port, device="cpu", worker=False)
             serve(settings, announce=lambda address: None)
         else:
             Worker(Home(Path(root), url), device="cpu").run()
     finally:
         os._exit(0)
 """
+
+
+def resident_bytes(pid: int) -> int:
+    """Memory of a process that is in RAM."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 class Processes:
@@ -88,6 +93,10 @@ class Processes:
         self._parent.stdin.write(f"{name}\n")
         self._parent.stdin.flush()
         self._running[name] = int(self._parent.stdout.readline())
+
+    def pid(self, name: str) -> int:
+        """Of the server or the worker that runs."""
+        return self._running[name]
 
     def kill(self, name: str) -> None:
         """kill -9, and wait until it is gone."""

@@ -75,9 +75,45 @@ INSERT INTO synthetic_photos VALUES ('run', 'sheet1', '{"c" * 64}', '{"c" * 64}'
 UPDATE schema_version SET version = 2;
 """
 
+_REVISIONS = """
+CREATE TABLE revisions (
+    revision INTEGER NOT NULL, token VARCHAR(32) NOT NULL, at VARCHAR(32) NOT NULL, actor TEXT NOT NULL,
+    action VARCHAR(32) NOT NULL, sheets INTEGER NOT NULL,
+    CONSTRAINT pk_revisions PRIMARY KEY (revision)
+);
+ALTER TABLE sheets ADD COLUMN revision INTEGER DEFAULT 1 NOT NULL;
+ALTER TABLE sheets ADD COLUMN added_at VARCHAR(32);
+ALTER TABLE sheets ADD COLUMN removed_at VARCHAR(32);
+ALTER TABLE sheets ADD COLUMN purged_at VARCHAR(32);
+CREATE INDEX ix_sheets_revision ON sheets (revision, image_id);
+CREATE INDEX ix_sheets_catalog_number ON sheets (catalog_number);
+CREATE INDEX ix_sheets_removed ON sheets (image_id) WHERE removed_at IS NOT NULL;
+CREATE TABLE changes (
+    revision INTEGER NOT NULL, position INTEGER NOT NULL, action VARCHAR(32) NOT NULL, sheet_id VARCHAR(20),
+    species_id VARCHAR(200) NOT NULL, previous_species_id VARCHAR(200),
+    CONSTRAINT pk_changes PRIMARY KEY (revision, position),
+    CONSTRAINT fk_changes_revision_revisions FOREIGN KEY(revision) REFERENCES revisions (revision),
+    CONSTRAINT fk_changes_sheet_id_sheets FOREIGN KEY(sheet_id) REFERENCES sheets (image_id)
+);
+CREATE INDEX ix_changes_sheet_id ON changes (sheet_id);
+INSERT INTO revisions VALUES (1, '0123456789abcdef0123456789abcdef', '2026-01-01T00:00:00.000+00:00', 'voucher',
+    'migration', 3);
+DROP TABLE schema_version;
+CREATE TABLE schema_version (
+    version INTEGER NOT NULL, CONSTRAINT pk_schema_version PRIMARY KEY (version),
+    CONSTRAINT ck_schema_version_has_revisions CHECK (version >= 3)
+);
+INSERT INTO schema_version VALUES (3);
+CREATE TABLE alembic_version (
+    version_num VARCHAR(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
+);
+INSERT INTO alembic_version VALUES ('0003');
+"""
+
 SCRIPTS = {
     1: _VERSION_1 + _rows(),
     2: _VERSION_1 + _rows() + _SYNTHETIC_PHOTOS + _DRAWN,
+    3: _VERSION_1 + _rows() + _SYNTHETIC_PHOTOS + _DRAWN + _REVISIONS,
 }
 """Version → statements that make a catalogue of it with one species, three sheets and a field photo."""
 

@@ -61,6 +61,13 @@ def picture_bytes(seed: int, pixels: int = 0) -> bytes:
     return packed.getvalue()
 
 
+def encoded_picture(seed: int = 0, format: str = "JPEG", size: tuple[int, int] = (96, 128), **options: Any) -> bytes:
+    """Noise from a seed, in a format by Pillow's name."""
+    packed = io.BytesIO()
+    noise_picture(seed, size).save(packed, format, **options)
+    return packed.getvalue()
+
+
 def sheet_of(seed: int, species: SpeciesId | NewSpecies) -> NewSheet:
     """A sheet to add, another one for each seed."""
     return NewSheet(picture_bytes(seed), species)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from app.child_commands import worker_command
+from app.child_process import ChildProcess
 from app.settings import Settings
-from app.worker_process import WorkerProcess, worker_command
 
 
 def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
@@ -27,7 +28,7 @@ def is_alive(pid: int) -> bool:
 
 
 def test_a_worker_that_dies_is_replaced_and_the_last_one_goes_with_the_service() -> None:
-    worker = WorkerProcess([sys.executable, "-c", "import sys; sys.stdin.buffer.read()"], first_pause_seconds=0.05)
+    worker = ChildProcess([sys.executable, "-c", "import sys; sys.stdin.buffer.read()"], first_pause_seconds=0.05)
     worker.start()
     until(lambda: worker.pid)
     first = worker.pid
@@ -41,7 +42,7 @@ def test_a_worker_that_dies_is_replaced_and_the_last_one_goes_with_the_service()
 
 def test_a_worker_that_will_not_stop_is_killed() -> None:
     stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)"
-    worker = WorkerProcess([sys.executable, "-c", stubborn], stop_seconds=0.3)
+    worker = ChildProcess([sys.executable, "-c", stubborn], stop_seconds=0.3)
     worker.start()
     until(lambda: worker.pid)
     pid = worker.pid
@@ -51,7 +52,7 @@ def test_a_worker_that_will_not_stop_is_killed() -> None:
 
 
 def test_a_command_that_cannot_be_started_is_no_reason_to_stop(tmp_path: Path) -> None:
-    worker = WorkerProcess([str(tmp_path / "nothing")], first_pause_seconds=0.01)
+    worker = ChildProcess([str(tmp_path / "nothing")], first_pause_seconds=0.01)
     worker.start()
     time.sleep(0.1)
     assert worker.pid is None
@@ -65,3 +66,12 @@ def test_the_worker_gets_the_home_and_no_secret(tmp_path: Path, auto: float | No
     assert command[command.index("--home") + 1] == str(tmp_path)
     assert ("--auto" in command) == (auto is not None)
     assert "secret" not in " ".join(command)
+
+
+def test_a_polite_child_stands_back() -> None:
+    child = ChildProcess([sys.executable, "-c", "import sys; sys.stdin.buffer.read()"], politeness=5)
+    child.start()
+    until(lambda: child.pid)
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    until(lambda: os.getpriority(os.PRIO_PROCESS, child.pid) == min(19, own + 5))
+    child.stop()

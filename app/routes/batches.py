@@ -1,0 +1,301 @@
+"""`/v1/batches`: many photos that are sent together and identified by a worker."""
+
+import json
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
+
+from app.access import Access, Scope, check_access
+from app.batch_upload import ARCHIVE_FIELD, BatchLimits, read_batch
+from app.dependencies import (
+    AskDependency,
+    HomeDependency,
+    JobsDependency,
+    ServingDependency,
+    SettingsDependency,
+    UploadBudgetDependency,
+)
+from app.error_responses import BatchUnfinished
+from app.identification_form import (
+    FILTER_FIELDS,
+    FILTER_SCHEMA,
+    MAX_FILTER_BYTES,
+    MAX_SHEETS,
+    MAX_TEXT_BYTES,
+    MAX_TOP_K,
+    PHOTO_FIELD,
+    read_filter,
+    truth,
+    whole_number,
+)
+from app.routes.documented_errors import problems
+from app.schemas import BatchBody
+from app.settings import Settings
+from app.uploads import FormShape
+from models.answer_values import csv_head, csv_line, table_row
+from models.batches import Batch, BatchOptions, BatchStore
+from models.candidate_filter import CandidateFilter
+from models.errors import JobQueueError, ServiceOverloaded, UnknownBatch, UnknownJob
+from models.jobs import Job, JobQueue
+
+router = APIRouter(tags=["batches"])
+
+PATH = "/v1/batches"
+JSON_LINES = "application/jsonl"
+CSV = "text/csv"
+DEFAULT_TOP_K = 5
+ANONYMOUS = "web"
+_PIECE_BYTES = 64 * 1024
+
+FORM_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        PHOTO_FIELD: {
+            "type": "array",
+            "items": {"type": "string", "format": "binary"},
+            "description": "photos, each of a plant of its own; JPEG, PNG, WebP or TIFF",
+        },
+        ARCHIVE_FIELD: {
+            "type": "string",
+            "format": "binary",
+            "description": "in place of photos: a ZIP of them, without password and without archives in it",
+        },
+        "folders_are_plants": {
+            "type": "boolean",
+            "default": False,
+            "description": "whether the photos of one folder are of one plant; a file's folder is that of its name",
+        },
+        "top_k": {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": MAX_TOP_K,
+            "default": DEFAULT_TOP_K,
+            "description": "candidates of each plant",
+        },
+        "sheets_per_candidate": {
+            "type": "integer",
+            "minimum": 0,
+            "maximum": MAX_SHEETS,
+            "default": 0,
+            "description": "ids of sheets that vouch for each candidate; in JSON lines only",
+        },
+        **FILTER_SCHEMA,
+    },
+}
+
+REQUEST_BODY: dict[str, Any] = {
+    "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": FORM_SCHEMA}}}
+}
+
+BatchId = Annotated[str, Path(max_length=64, description="as the answer to the request named it")]
+
+
+@router.post(
+    PATH,
+    status_code=202,
+    summary="Identify many photos",
+    responses=problems(400, 401, 403, 408, 413, 415, 422, 429, 503, 507),
+    openapi_extra=REQUEST_BODY,
+)
+async def create_batch(
+    request: Request,
+    access: AskDependency,
+    settings: SettingsDependency,
+    serving: ServingDependency,
+    budget: UploadBudgetDependency,
+    home: HomeDependency,
+    jobs: JobsDependency,
+    response: Response,
+) -> BatchBody:
+    """Takes photos, or a ZIP of them, that a worker then identifies with the bundle that is active when it begins.
+
+    Each plant gets a row in the results; a photo that cannot be used has its error there and stops nothing. Photos are
+    stored without metadata until all are done, and then deleted; results are kept for a limited time. Every plant
+    counts as one identification of the key's day.
+    """
+    species = serving.identifier.species
+    store = BatchStore(home)
+    if await run_in_threadpool(store.unfinished) >= settings.batch_jobs:
+        raise ServiceOverloaded(f"{settings.batch_jobs} batches are waiting already; send yours when some are done")
+    with budget.share() as share, store.receive() as (draft, keep):
+        upload = await read_batch(
+            request.headers, request.receive, _form_shape(settings), share, draft, _limits(settings)
+        )
+        options = _read_options(upload.texts, settings, access)
+        if (within := options.within) is not None:
+            await run_in_threadpool(within.positions, species)
+        by_folder = truth(upload.texts, "folders_are_plants", False)
+        draft.plants = upload.plants(by_folder=by_folder, max_plant_photos=settings.max_photos)
+        await check_access(request, Scope.IDENTIFY, identifications=sum(plant.error is None for plant in draft.plants))
+        batch = await run_in_threadpool(keep, options)
+    try:
+        job = await run_in_threadpool(jobs.enqueue_batch, batch.batch_id, requested_by=options.requested_by)
+    except JobQueueError:
+        await run_in_threadpool(store.delete, batch.batch_id)
+        raise
+    response.headers["Location"] = f"{PATH}/{batch.batch_id}"
+    return _body(batch, job)
+
+
+@router.get(f"{PATH}/{{batch_id}}", summary="How far a batch is", responses=problems(401, 403, 404, 422, 429, 503))
+def get_batch(batch_id: BatchId, access: AskDependency, home: HomeDependency, jobs: JobsDependency) -> BatchBody:
+    """Its state, how many plants are done and how many of these have an error, and when it will be deleted."""
+    batch = _own(home, batch_id, access)
+    return _body(batch, _job(jobs, batch_id))
+
+
+@router.get(
+    f"{PATH}/{{batch_id}}/results",
+    summary="The results of a batch, as JSON lines or CSV",
+    response_class=StreamingResponse,
+    responses={
+        200: {"content": {JSON_LINES: {"schema": {"type": "string"}}, CSV: {"schema": {"type": "string"}}}},
+        **problems(401, 403, 404, 409, 422, 429, 503),
+    },
+)
+def get_results(
+    batch_id: BatchId,
+    request: Request,
+    access: AskDependency,
+    home: HomeDependency,
+    jobs: JobsDependency,
+    format: Annotated[
+        Literal["jsonl", "csv"] | None, Query(description="none: as the Accept header says, JSON lines by itself")
+    ] = None,
+    partial: Annotated[bool, Query(description="the results so far, of a batch that is not done")] = False,
+) -> StreamingResponse:
+    """A row for each plant, in the order in which they were sent; those of an archive by their names.
+
+    A line of JSON holds `position`, `file`, and either `answer`, which is that of `POST /v1/identifications`, or
+    `error`. CSV has one line for each plant with its likeliest species, and no cell that a spreadsheet would run.
+    """
+    batch = _own(home, batch_id, access)
+    if not partial and batch.progress().finished_at is None:
+        job = _job(jobs, batch_id)
+        if job is not None and not job.state.is_final:
+            raise BatchUnfinished(
+                f"batch {batch_id} is {job.state.value}: ask again when it is done, or with partial=true for "
+                "the results so far"
+            )
+    as_csv = format == "csv" if format is not None else CSV in request.headers.get("accept", "")
+    name = f"{batch_id}.{'csv' if as_csv else 'jsonl'}"
+    headers = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}
+    pieces = _in_pieces(_csv_lines(batch) if as_csv else (line + b"\n" for line in batch.result_lines()))
+    media_type = f"{CSV}; charset=utf-8" if as_csv else JSON_LINES
+    return StreamingResponse(pieces, media_type=media_type, headers=headers)
+
+
+@router.delete(
+    f"{PATH}/{{batch_id}}",
+    status_code=204,
+    summary="Delete a batch",
+    responses=problems(401, 403, 404, 422, 429, 503),
+)
+def delete_batch(batch_id: BatchId, access: AskDependency, home: HomeDependency, jobs: JobsDependency) -> None:
+    """Stops the work if it is not done, and deletes photos and results."""
+    batch = _own(home, batch_id, access)
+    job = _job(jobs, batch_id)
+    if job is not None and not job.state.is_final:
+        jobs.cancel(batch_id)
+    BatchStore(home).delete(batch.batch_id)
+
+
+def _own(home: HomeDependency, batch_id: str, access: Access) -> Batch:
+    """The batch, if the key that asks is the one that sent it. Raises `UnknownBatch`."""
+    batch = BatchStore(home).get(batch_id)
+    if batch.options.key_id is not None and batch.options.key_id != access.key_id:
+        raise UnknownBatch(f"there is no batch {batch_id!r} of this key")
+    return batch
+
+
+def _job(jobs: JobQueue, batch_id: str) -> Job | None:
+    """The job of a batch; None once old jobs were forgotten."""
+    try:
+        return jobs.get(batch_id)
+    except UnknownJob:
+        return None
+
+
+def _body(batch: Batch, job: Job | None) -> BatchBody:
+    progress, expires_at = batch.progress(), batch.expires_at
+    ended = "succeeded" if progress.reason is None else "failed"
+    return BatchBody.model_validate(
+        {
+            "batch_id": batch.batch_id,
+            "state": ended if job is None else job.state.value,
+            "created_at": batch.created_at,
+            "started_at": None if job is None else job.started_at,
+            "finished_at": progress.finished_at if job is None or job.state.is_final else None,
+            "expires_at": None if expires_at is None else expires_at.isoformat(timespec="seconds"),
+            "plants": len(batch.plants),
+            "photos": batch.photo_count,
+            "done": progress.done,
+            "failed": progress.failed,
+            "progress": None if job is None or job.progress is None else job.to_json()["progress"],
+            "bundle_id": progress.bundle_id,
+            "model_id": progress.model_id,
+            "reason": progress.reason if job is None else job.reason,
+            "results_url": f"{PATH}/{batch.batch_id}/results",
+        }
+    )
+
+
+def _form_shape(settings: Settings) -> FormShape:
+    return FormShape(
+        PHOTO_FIELD,
+        "photo",
+        f"photos (or a ZIP of them in “{ARCHIVE_FIELD}”)",
+        ("folders_are_plants", "top_k", "sheets_per_candidate", *FILTER_FIELDS),
+        settings.batch_photos,
+        settings.max_upload_bytes,
+        MAX_TEXT_BYTES,
+        longer_texts=dict.fromkeys(FILTER_FIELDS, MAX_FILTER_BYTES),
+    )
+
+
+def _limits(settings: Settings) -> BatchLimits:
+    return BatchLimits(
+        max_photos=settings.batch_photos,
+        max_photo_bytes=settings.max_upload_bytes,
+        max_bytes=settings.batch_upload_bytes,
+        max_pixels=settings.max_pixels,
+        max_plant_photos=settings.max_photos,
+    )
+
+
+def _read_options(texts: dict[str, list[str]], settings: Settings, access: Access) -> BatchOptions:
+    """Raises `UnacceptableForm`."""
+    within = read_filter(texts) or CandidateFilter()
+    return BatchOptions(
+        top_k=whole_number(texts, "top_k", 1, MAX_TOP_K, DEFAULT_TOP_K),
+        sheets_per_candidate=whole_number(texts, "sheets_per_candidate", 0, MAX_SHEETS, 0),
+        species_ids=tuple(sorted(within.species_ids)),
+        genera=tuple(sorted(within.genera)),
+        families=tuple(sorted(within.families)),
+        max_pixels=settings.max_pixels,
+        keep_hours=settings.batch_keep_hours,
+        key_id=access.key_id,
+        requested_by=access.name or ANONYMOUS,
+    )
+
+
+def _csv_lines(batch: Batch) -> Iterator[bytes]:
+    yield csv_head().encode()
+    for line in batch.result_lines():
+        row = json.loads(line)
+        yield csv_line(table_row(row["file"], row["answer"], row["error"])).encode()
+
+
+def _in_pieces(lines: Iterator[bytes]) -> Iterator[bytes]:
+    """Some lines together: each piece that is sent costs a change of threads."""
+    piece = bytearray()
+    for line in lines:
+        piece += line
+        if len(piece) >= _PIECE_BYTES:
+            yield bytes(piece)
+            piece.clear()
+    yield bytes(piece)

@@ -1,0 +1,48 @@
+import { element, image } from "./dom.js";
+import { remember, remembered, sessionStorageOrNone } from "./memory.js";
+
+/** Dispatched on the document when heat maps are switched on or off. */
+export const HEAT_MAPS_CHANGED = "heat-maps-changed";
+
+const MEMORY_KEY = "voucher.heat-maps";
+
+/** Whether heat maps are shown; known for as long as the tab is open. */
+class HeatMaps {
+  #shown = remembered(sessionStorageOrNone(), MEMORY_KEY) === "shown";
+
+  get shown() {
+    return this.#shown;
+  }
+
+  toggle() {
+    this.#shown = !this.#shown;
+    remember(sessionStorageOrNone(), MEMORY_KEY, this.#shown ? "shown" : "hidden");
+    document.dispatchEvent(new CustomEvent(HEAT_MAPS_CHANGED));
+  }
+}
+
+export const heatMaps = new HeatMaps();
+
+/**
+ * A picture that keeps its proportions within whatever holds it, and over it, where there is one, its heat map.
+ * `onMissing` is called when the heat map cannot be had any more.
+ */
+export function picture(source, title, heatMap, onMissing = () => {}) {
+  const base = image(source, title);
+  const made = element("span", { className: "picture" }, base);
+  base.addEventListener("load", () => {
+    made.style.setProperty("--ratio", base.naturalWidth / base.naturalHeight);
+    if (heatMap) made.append(heatImage(heatMap, onMissing));
+  }, { once: true });
+  return made;
+}
+
+/** The heat map at `source`, to be laid over the whole of its picture; its caption tells what it shows. */
+export function heatImage(source, onMissing) {
+  const made = element("img", { className: "heat", src: source, alt: "", decoding: "async" });
+  made.addEventListener("error", () => {
+    made.remove();
+    onMissing();
+  });
+  return made;
+}

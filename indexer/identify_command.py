@@ -1,0 +1,201 @@
+"""`voucher identify`: photos of one plant, or all photos below a folder; here, or by a service."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from indexer import console
+from indexer.options import DEFAULT_HOME, DeviceOption, HomeOption, JsonOption
+
+if TYPE_CHECKING:
+    from indexer.identify_folder import Summary
+    from models.candidate_filter import CandidateFilter
+    from models.identifier import Identifier
+
+SOME_FAILED = 3
+"""Exit status when some photos of a folder could not be identified; their rows say why."""
+
+
+def identify_command(
+    photos: Annotated[list[Path], typer.Argument(help="Photos of one plant, or one folder of photos.")],
+    home: HomeOption = DEFAULT_HOME,
+    url: Annotated[str | None, typer.Option(help="Ask the service at this address; no home is needed then.")] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(envvar="VOUCHER_API_KEY", help="Key for the service. Others on this machine can see options."),
+    ] = None,
+    top_k: Annotated[int, typer.Option(min=1, max=100, help="Candidates.")] = 5,
+    species_list: Annotated[
+        Path | None, typer.Option(help="Answer only with the species of this file: an identifier on each line.")
+    ] = None,
+    genus: Annotated[list[str] | None, typer.Option(help="Answer only with species of this genus; repeatable.")] = None,
+    family: Annotated[
+        list[str] | None, typer.Option(help="Answer only with species of this family; repeatable.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="For a folder: where rows go, .csv or .jsonl; what is there is continued.")
+    ] = None,
+    explain: Annotated[
+        Path | None,
+        typer.Option(help="Folder for pictures of the photo beside the best sheets, marked where they are alike."),
+    ] = None,
+    folders_are_plants: Annotated[
+        bool, typer.Option("--folders-are-plants", help="The photos of one folder are of one plant.")
+    ] = False,
+    batch_size: Annotated[int, typer.Option(min=1, max=1024, help="Photos that the network sees at one time.")] = 16,
+    decoders: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Photos that are decoded at one time. [default: one a core]")
+    ] = None,
+    parallel: Annotated[int, typer.Option(min=1, max=64, help="Requests to the service at one time.")] = 4,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Name the plant that PHOTOS show, or all plants below a folder.
+
+    A run over a folder that was stopped goes on where it stopped when it is called again. Exit status: 0 all is well,
+    2 it could not begin or go on, 3 some photos could not be identified.
+    """
+    restricted = _restriction(species_list, genus, family)
+    asked = _Request(
+        home, device, url, key, top_k, restricted, folders_are_plants, batch_size, decoders, parallel, explain
+    )
+    folder = _folder_among(photos, out)
+    _check_explain(asked, folder)
+    if folder is not None and out is not None:
+        summary = _run_folder(folder, out, asked)
+        if as_json:
+            console.show_json(summary.to_json())
+        else:
+            line = f"{out}: {summary.rows} rows, {summary.failed} with an error, {summary.earlier} from before"
+            console.output.print(line, markup=False, soft_wrap=True)
+        if summary.failed:
+            raise typer.Exit(SOME_FAILED)
+        return
+    _show(_ask_here(photos, asked) if url is None else _ask_service(photos, url, asked), as_json)
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """Where to ask, what, and how much at one time."""
+
+    home: Path
+    device: str
+    url: str | None
+    key: str | None
+    top_k: int
+    restricted: dict[str, list[str]]
+    folders_are_plants: bool
+    batch_size: int
+    decoders: int | None
+    parallel: int
+    explain: Path | None = None
+
+
+def _check_explain(asked: _Request, folder: Path | None) -> None:
+    """Raises `InvalidConfig` for what --explain does not go together with."""
+    from models.errors import InvalidConfig
+
+    if asked.explain is not None and (asked.url is not None or folder is not None):
+        raise InvalidConfig(
+            "--explain draws pictures for the photos of one plant with the index of a home; leave --url and folders out"
+        )
+
+
+def _restriction(species_list: Path | None, genus: list[str] | None, family: list[str] | None) -> dict[str, list[str]]:
+    from indexer.species_list import read_species_list
+
+    return {
+        "species_ids": [] if species_list is None else read_species_list(species_list),
+        "genera": genus or [],
+        "families": family or [],
+    }
+
+
+def _folder_among(photos: list[Path], out: Path | None) -> Path | None:
+    """The folder, if that is what was given. Raises `InvalidConfig` for what cannot go together."""
+    from indexer.result_rows import check_format
+    from models.errors import InvalidConfig
+
+    folders = [path for path in photos if path.is_dir()]
+    if not folders:
+        if out is not None:
+            raise InvalidConfig("--out is for the photos of a folder; name one folder, or leave --out out")
+        return None
+    if len(photos) > 1:
+        raise InvalidConfig("a folder is identified by itself; name one folder, or the photos of one plant")
+    if out is None:
+        raise InvalidConfig(f"{folders[0]} is a folder: say with --out results.csv (or .jsonl) where its rows go")
+    check_format(out)
+    return folders[0]
+
+
+def _run_folder(folder: Path, out: Path, asked: _Request) -> "Summary":
+    from indexer.identify_folder import find_plants, identify_folder, local_answers, remote_answers
+
+    plants = find_plants(folder, folders_are_plants=asked.folders_are_plants)
+    if asked.url is not None:
+        from indexer.client import VoucherClient
+
+        arguments = {"top_k": asked.top_k, "sheets_per_candidate": 0, **asked.restricted}
+        with VoucherClient(asked.url, asked.key) as client, console.progress_bars() as report:
+            answer = remote_answers(client, arguments, parallel=asked.parallel)
+            return identify_folder(plants, out, answer, report=report)
+    from indexer.identify_many import Asked
+
+    identifier = _identifier(asked)
+    what = Asked(top_k=asked.top_k, within=_filter(asked))
+    answer = local_answers(identifier, what, batch_size=asked.batch_size, decoders=asked.decoders)
+    with console.progress_bars() as report:
+        return identify_folder(plants, out, answer, report=report)
+
+
+def _ask_service(photos: list[Path], url: str, asked: _Request) -> dict[str, Any]:
+    from indexer.client import VoucherClient
+    from indexer.photo_arguments import check_photos
+
+    check_photos(photos)
+    with VoucherClient(url, asked.key) as client:
+        answer = client.identify(photos, top_k=asked.top_k, **asked.restricted)
+    return answer.model_dump(mode="json")
+
+
+def _ask_here(photos: list[Path], asked: _Request) -> dict[str, Any]:
+    from indexer.identify_files import answer_to_json, identify_files
+    from indexer.photo_arguments import check_photos
+    from models.catalogue import Catalogue
+
+    check_photos(photos)
+    identifier = _identifier(asked)
+    answer = identify_files(identifier, photos, top_k=asked.top_k, within=_filter(asked))
+    with Catalogue.open(console.home_of(asked.home)) as catalogue:
+        if asked.explain is not None:
+            from indexer.explain_files import write_explanations
+
+            written = write_explanations(identifier, catalogue, photos, answer, asked.explain)
+            console.errors.print(f"{len(written)} pictures are in {asked.explain}", markup=False, soft_wrap=True)
+        return answer_to_json(answer, catalogue, identifier.model_id)
+
+
+def _identifier(asked: _Request) -> "Identifier":
+    from models.compute import Compute
+    from models.identifier import Identifier
+
+    return Identifier.load(console.home_of(asked.home), Compute.resolve(asked.device))
+
+
+def _filter(asked: _Request) -> "CandidateFilter | None":
+    from models.candidate_filter import CandidateFilter
+
+    return CandidateFilter.of(**asked.restricted)
+
+
+def _show(values: dict[str, Any], as_json: bool) -> None:
+    from indexer.answer_lines import answer_lines
+
+    if as_json:
+        console.show_json(values)
+        return
+    for line in answer_lines(values):
+        console.output.print(line, markup=False, soft_wrap=True)

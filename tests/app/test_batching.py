@@ -1,0 +1,189 @@
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+
+import numpy as np
+import pytest
+
+from app.batching import Batcher
+from models.encoder import Encoded
+
+Make = Callable[..., Batcher]
+
+
+class Net:
+    """Doubles what it gets; `hold` keeps a batch in work, a batch with a negative pixel fails."""
+
+    def __init__(self, encoder: object | None = None) -> None:
+        self.encoder = encoder or self
+        self.hold = threading.Event()
+        self.hold.set()
+        self.entered = threading.Semaphore(0)
+        self.batches: list[int] = []
+
+    def encode(self, pixels: np.ndarray) -> Encoded:
+        self.batches.append(len(pixels))
+        self.entered.release()
+        assert self.hold.wait(10)
+        if pixels.min() < 0:
+            raise FloatingPointError("negative")
+        means = pixels.mean(axis=(1, 2, 3))[:, None]
+        return Encoded(2 * means, means)
+
+
+class Watch:
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+        self.depths: list[int] = []
+
+    def batch(self, size: int) -> None:
+        self.sizes.append(size)
+
+    def depth(self, waiting: int) -> None:
+        self.depths.append(waiting)
+
+
+def photos(value: float, count: int = 1) -> np.ndarray:
+    return np.full((count, 3, 2, 2), value, np.float32)
+
+
+@pytest.fixture
+def watch() -> Watch:
+    return Watch()
+
+
+@pytest.fixture
+def make(watch: Watch) -> Iterator[Make]:
+    made: list[Batcher] = []
+
+    def make(max_batch: int = 4, max_wait_seconds: float = 0.0) -> Batcher:
+        made.append(Batcher(max_batch=max_batch, max_wait_seconds=max_wait_seconds, observer=watch))
+        return made[-1]
+
+    yield make
+    for batcher in made:
+        batcher.close()
+
+
+def busy(batcher: Batcher, net: Net) -> None:
+    """One request is in work, so that those that follow wait."""
+    net.hold.clear()
+    batcher.submit(net, photos(0))
+    assert net.entered.acquire(timeout=10)
+
+
+def test_what_waits_shares_a_batch_and_each_gets_its_own(make: Make, watch: Watch) -> None:
+    batcher, net = make(), Net()
+    busy(batcher, net)
+    waiting = [batcher.submit(net, photos(value, count)) for value, count in ((1, 1), (2, 2), (3, 1), (4, 1))]
+    net.hold.set()
+    outputs = [future.result(10) for future in waiting]
+    assert [o.encoded.logits.ravel().tolist() for o in outputs] == [[2], [4, 4], [6], [8]]
+    assert net.batches == watch.sizes == [1, 4, 1]
+    assert watch.depths == [0, 1, 0]
+
+
+def test_photos_of_one_request_are_never_parted(make: Make) -> None:
+    batcher, net = make(max_batch=3), Net()
+    busy(batcher, net)
+    waiting = [batcher.submit(net, photos(1, count)) for count in (2, 2, 1, 5)]
+    net.hold.set()
+    for future in waiting:
+        future.result(10)
+    assert net.batches == [1, 3, 2, 5]
+
+
+def test_networks_do_not_share_a_batch_but_bundles_of_one_network_do(make: Make) -> None:
+    batcher, net = make(), Net()
+    sibling, stranger = Net(net), Net()
+    busy(batcher, net)
+    waiting = [batcher.submit(n, photos(1)) for n in (net, stranger, sibling)]
+    net.hold.set()
+    for future in waiting:
+        future.result(10)
+    assert (net.batches, sibling.batches, stranger.batches) == ([1, 2], [], [1])
+
+
+def test_a_cancelled_request_leaves_the_batch(make: Make) -> None:
+    batcher, net = make(), Net()
+    busy(batcher, net)
+    gone, stays = batcher.submit(net, photos(1)), batcher.submit(net, photos(2))
+    assert gone.cancel()
+    net.hold.set()
+    assert stays.result(10).encoded.logits.tolist() == [[4]]
+    assert net.batches == [1, 1]
+
+
+def test_one_bad_request_spoils_no_other(make: Make) -> None:
+    batcher, net = make(), Net()
+    busy(batcher, net)
+    good, bad, other = (batcher.submit(net, photos(value)) for value in (1, -1, 3))
+    net.hold.set()
+    assert good.result(10).encoded.logits.tolist() == [[2]]
+    assert other.result(10).encoded.logits.tolist() == [[6]]
+    with pytest.raises(FloatingPointError):
+        bad.result(10)
+    assert batcher.submit(net, photos(5)).result(10).encoded.logits.tolist() == [[10]]
+
+
+def test_a_lone_request_does_not_wait_for_others(make: Make) -> None:
+    batcher, net = make(max_wait_seconds=60.0), Net()
+    assert batcher.submit(net, photos(1)).result(10).wait_seconds < 10
+
+
+def test_it_waits_for_photos_that_are_being_decoded(make: Make) -> None:
+    batcher, net = make(max_wait_seconds=60.0), Net()
+    batcher.expect(1)
+    first = batcher.submit(net, photos(1))
+    assert not net.entered.acquire(timeout=0.1)
+    second = batcher.submit(net, photos(2))
+    batcher.expect(-1)
+    first.result(10)
+    second.result(10)
+    assert net.batches == [2]
+
+
+def test_but_no_longer_than_it_may(make: Make) -> None:
+    batcher, net = make(max_wait_seconds=0.05), Net()
+    batcher.expect(1)
+    assert batcher.submit(net, photos(1)).result(10).wait_seconds >= 0.05
+    assert net.batches == [1]
+
+
+def test_a_full_batch_does_not_wait(make: Make) -> None:
+    batcher, net = make(max_batch=2, max_wait_seconds=60.0), Net()
+    batcher.expect(1)
+    waiting = [batcher.submit(net, photos(1)) for _ in range(2)]
+    for future in waiting:
+        future.result(10)
+    assert net.batches == [2]
+
+
+def test_other_work_runs_between_batches_in_the_same_thread(make: Make) -> None:
+    batcher, net = make(), Net()
+    busy(batcher, net)
+    name = batcher.run(lambda: threading.current_thread().name)
+    failing = batcher.run(lambda: 1 // 0)
+    waiting = batcher.submit(net, photos(1))
+    net.hold.set()
+    assert name.result(10) == "network"
+    with pytest.raises(ZeroDivisionError):
+        failing.result(10)
+    waiting.result(10)
+
+
+def test_closing_drops_what_has_not_begun_and_ends_what_has(make: Make) -> None:
+    batcher, net = make(), Net()
+    net.hold.clear()
+    begun = batcher.submit(net, photos(1))
+    assert net.entered.acquire(timeout=10)
+    waiting, task = batcher.submit(net, photos(2)), batcher.run(lambda: None)
+    closing = threading.Thread(target=batcher.close)
+    closing.start()
+    for future in (waiting, task):
+        with pytest.raises(CancelledError):
+            future.result(10)
+    net.hold.set()
+    closing.join(10)
+    assert begun.result(10).encoded.logits.tolist() == [[2]]
+    assert batcher.submit(net, photos(3)).cancelled()
