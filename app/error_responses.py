@@ -287,6 +287,12 @@ async def _on_voucher_error(request: Request, error: Exception) -> JSONResponse:
 async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
     """Starlette's own errors: no such address, wrong method."""
     assert isinstance(error, HTTPException)
+    if error.status_code == 400:
+        # What FastAPI raises for a body that it cannot take apart.
+        return problem_for(
+            MalformedRequest("expected a body of the type that its Content-Type announces, such as JSON in UTF-8"),
+            request_id_of(request),
+        )
     title = HTTPStatus(error.status_code).phrase
     details = {
         404: "There is nothing at this address.",

@@ -54,6 +54,7 @@ def set_up_logging(settings: Settings) -> None:
     """Log to standard error from INFO upwards; to be called once, by an entry point."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter())
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    # The console script has set up lines for people before it knew that it serves.
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     for chatty in _TELL_ADDRESSES:
         logging.getLogger(chatty).setLevel(logging.WARNING)

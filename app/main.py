@@ -50,7 +50,8 @@ from models.jobs import JobQueue
 DESCRIPTION = """\
 Names a plant from field photos, and shows the herbarium sheets that vouch for the answer.
 
-Every error is an RFC 9457 problem document (`application/problem+json`)."""
+Every error is an RFC 9457 problem document (`application/problem+json`), but those below `/v2`, which have the shape \
+of Pl@ntNet's."""
 
 
 def create_app(

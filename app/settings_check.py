@@ -39,7 +39,8 @@ def _keys(settings: Settings) -> Iterator[Finding]:
     try:
         check_start(settings)
     except VoucherError as error:
-        yield Finding.fault("keys", str(error), remedy="make a key with `voucher keys create --name NAME`, or listen on 127.0.0.1")
+        remedy = "make a key with `voucher keys create --name NAME`, or listen on 127.0.0.1"
+        yield Finding.fault("keys", str(error), remedy=remedy)
         return
     if settings.access == "open" and not is_loopback(settings.host):
         remedy = "make keys and set VOUCHER_ACCESS=auto, unless only those reach the service who may use it"

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from indexer import console
-from indexer.options import DEFAULT_HOME, DeviceOption, HomeOption, JsonOption
+from indexer.options import DEFAULT_HOME, HomeOption, JsonOption
 from models.errors import InvalidConfig, VoucherError
 from models.findings import Finding, Severity
 from models.home import Home
@@ -27,7 +27,7 @@ _SIGNS = {Severity.OK: "ok", Severity.WARNING: "warning", Severity.FAULT: "FAULT
 
 def doctor_command(
     home: HomeOption = DEFAULT_HOME,
-    device: DeviceOption = "auto",
+    device: Annotated[str, typer.Option(envvar="VOUCHER_DEVICE", help="auto, cpu or cuda:N.")] = "auto",
     thorough: Annotated[
         bool, typer.Option("--thorough", help="Read every image, model and index, and the whole catalogue.")
     ] = False,
@@ -38,7 +38,7 @@ def doctor_command(
     It mends nothing by itself. Ends with status 1 when something does not work; warnings leave it at 0.
     """
     findings = []
-    for finding in examine(home, device=os.environ.get("VOUCHER_DEVICE", device), thorough=thorough):
+    for finding in examine(home, device=device, thorough=thorough):
         findings.append(finding)
         if not as_json:
             _show(finding)

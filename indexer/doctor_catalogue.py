@@ -23,6 +23,7 @@ from models.specimens import Image
 _WAIT_SECONDS = 5.0
 _SAMPLES = 10
 _SAMPLE_ROWS = 20
+_PAGE_ROWS = 1_000
 _MOST_TOLD = 3
 _MOST_SKEW_SECONDS = 60.0
 
@@ -161,7 +162,7 @@ def _is_present(home: Home) -> bool:
 
 def _images(catalogue: Catalogue, *, thorough: bool) -> Iterable[Image]:
     if thorough:
-        return (record.image for record in chain(catalogue.sheets(), catalogue.field_photos()))
+        return chain(_all_sheets(catalogue), [photo.image for photo in catalogue.field_photos()])
     # Ids are hexadecimal digests: what follows a random one is a random part of them.
     found = {
         sheet.sheet_id: sheet.image
@@ -170,6 +171,14 @@ def _images(catalogue: Catalogue, *, thorough: bool) -> Iterable[Image]:
     }
     first = catalogue.sheets_page(None, limit=_SAMPLE_ROWS)
     return (found | {sheet.sheet_id: sheet.image for sheet in first}).values()
+
+
+def _all_sheets(catalogue: Catalogue) -> Iterator[Image]:
+    """Page by page: reading the files takes hours, and one question that long would keep SQLite's log growing."""
+    after = None
+    while page := catalogue.sheets_page(None, limit=_PAGE_ROWS, after=after):
+        yield from (sheet.image for sheet in page)
+        after = page[-1].sheet_id
 
 
 def _state_of(image: Image, store: ImageStore) -> str:

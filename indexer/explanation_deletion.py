@@ -79,7 +79,7 @@ def deletion_test(
     seed: int = 0,
     report: Report = silent,
 ) -> DeletionResult:
-    """Falls over so many photos: of the test split, or of any where there are no such.
+    """Falls over so many photos, those of the test split first.
 
     Places are greyed out in what the network gets: they take the mean colour of their picture. Raises
     `InsufficientData` without field photos.
@@ -142,9 +142,8 @@ def greyed_out(pixels: FloatArray, places: NDArray[np.intp], grid: tuple[int, ..
 
 def _photos(catalogue: Catalogue, generator: np.random.Generator, count: int) -> list[FieldPhoto]:
     photos = list(catalogue.field_photos())
-    chosen = [photo for photo in photos if photo.split is Split.TEST] or photos
-    order = generator.permutation(len(chosen))[:count]
-    return [chosen[int(i)] for i in order]
+    shuffled = [photos[int(i)] for i in generator.permutation(len(photos))]
+    return sorted(shuffled, key=lambda photo: photo.split is not Split.TEST)[:count]
 
 
 def _pixels(

@@ -157,7 +157,8 @@ def _ask_service(photos: list[Path], url: str, asked: _Request) -> dict[str, Any
 
     check_photos(photos)
     with VoucherClient(url, asked.key) as client:
-        answer = client.identify(photos, top_k=asked.top_k, **asked.restricted)
+        arguments: dict[str, Any] = {"top_k": asked.top_k, **asked.restricted}
+        answer = client.identify(photos, **arguments)
     return answer.model_dump(mode="json")
 
 

@@ -29,7 +29,7 @@ def worker_command(
         bool, typer.Option("--with-parent", help="Stop when the standard input is closed.", hidden=True)
     ] = False,
 ) -> None:
-    """Do the queued work of a home: index builds, one after the other.
+    """Do the queued work of a home: index builds, one after the other, and beside them batches of photos.
 
     `voucher serve` runs one by itself; more may run beside it. Ctrl-C stops, and a build that is under way is continued
     by the next worker.

@@ -9,7 +9,8 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from app.access import Access, Scope, check_access
-from app.batch_upload import ARCHIVE_FIELD, BatchLimits, read_batch
+from app.batch_form import FORM_SCHEMA, batch_limits, form_shape, read_options
+from app.batch_upload import read_batch
 from app.dependencies import (
     AskDependency,
     HomeDependency,
@@ -19,25 +20,11 @@ from app.dependencies import (
     UploadBudgetDependency,
 )
 from app.error_responses import BatchUnfinished
-from app.identification_form import (
-    FILTER_FIELDS,
-    FILTER_SCHEMA,
-    MAX_FILTER_BYTES,
-    MAX_SHEETS,
-    MAX_TEXT_BYTES,
-    MAX_TOP_K,
-    PHOTO_FIELD,
-    read_filter,
-    truth,
-    whole_number,
-)
+from app.identification_form import truth
 from app.routes.documented_errors import problems
 from app.schemas import BatchBody
-from app.settings import Settings
-from app.uploads import FormShape
 from models.answer_values import csv_head, csv_line, table_row
-from models.batches import Batch, BatchOptions, BatchStore
-from models.candidate_filter import CandidateFilter
+from models.batches import Batch, BatchStore
 from models.errors import JobQueueError, ServiceOverloaded, UnknownBatch, UnknownJob
 from models.jobs import Job, JobQueue
 
@@ -46,46 +33,7 @@ router = APIRouter(tags=["batches"])
 PATH = "/v1/batches"
 JSON_LINES = "application/jsonl"
 CSV = "text/csv"
-DEFAULT_TOP_K = 5
-ANONYMOUS = "web"
 _PIECE_BYTES = 64 * 1024
-
-FORM_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "additionalProperties": False,
-    "properties": {
-        PHOTO_FIELD: {
-            "type": "array",
-            "items": {"type": "string", "format": "binary"},
-            "description": "photos, each of a plant of its own; JPEG, PNG, WebP or TIFF",
-        },
-        ARCHIVE_FIELD: {
-            "type": "string",
-            "format": "binary",
-            "description": "in place of photos: a ZIP of them, without password and without archives in it",
-        },
-        "folders_are_plants": {
-            "type": "boolean",
-            "default": False,
-            "description": "whether the photos of one folder are of one plant; a file's folder is that of its name",
-        },
-        "top_k": {
-            "type": "integer",
-            "minimum": 1,
-            "maximum": MAX_TOP_K,
-            "default": DEFAULT_TOP_K,
-            "description": "candidates of each plant",
-        },
-        "sheets_per_candidate": {
-            "type": "integer",
-            "minimum": 0,
-            "maximum": MAX_SHEETS,
-            "default": 0,
-            "description": "ids of sheets that vouch for each candidate; in JSON lines only",
-        },
-        **FILTER_SCHEMA,
-    },
-}
 
 REQUEST_BODY: dict[str, Any] = {
     "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": FORM_SCHEMA}}}
@@ -123,9 +71,9 @@ async def create_batch(
         raise ServiceOverloaded(f"{settings.batch_jobs} batches are waiting already; send yours when some are done")
     with budget.share() as share, store.receive() as (draft, keep):
         upload = await read_batch(
-            request.headers, request.receive, _form_shape(settings), share, draft, _limits(settings)
+            request.headers, request.receive, form_shape(settings), share, draft, batch_limits(settings)
         )
-        options = _read_options(upload.texts, settings, access)
+        options = read_options(upload.texts, settings, access)
         if (within := options.within) is not None:
             await run_in_threadpool(within.positions, species)
         by_folder = truth(upload.texts, "folders_are_plants", False)
@@ -241,45 +189,6 @@ def _body(batch: Batch, job: Job | None) -> BatchBody:
             "reason": progress.reason if job is None else job.reason,
             "results_url": f"{PATH}/{batch.batch_id}/results",
         }
-    )
-
-
-def _form_shape(settings: Settings) -> FormShape:
-    return FormShape(
-        PHOTO_FIELD,
-        "photo",
-        f"photos (or a ZIP of them in “{ARCHIVE_FIELD}”)",
-        ("folders_are_plants", "top_k", "sheets_per_candidate", *FILTER_FIELDS),
-        settings.batch_photos,
-        settings.max_upload_bytes,
-        MAX_TEXT_BYTES,
-        longer_texts=dict.fromkeys(FILTER_FIELDS, MAX_FILTER_BYTES),
-    )
-
-
-def _limits(settings: Settings) -> BatchLimits:
-    return BatchLimits(
-        max_photos=settings.batch_photos,
-        max_photo_bytes=settings.max_upload_bytes,
-        max_bytes=settings.batch_upload_bytes,
-        max_pixels=settings.max_pixels,
-        max_plant_photos=settings.max_photos,
-    )
-
-
-def _read_options(texts: dict[str, list[str]], settings: Settings, access: Access) -> BatchOptions:
-    """Raises `UnacceptableForm`."""
-    within = read_filter(texts) or CandidateFilter()
-    return BatchOptions(
-        top_k=whole_number(texts, "top_k", 1, MAX_TOP_K, DEFAULT_TOP_K),
-        sheets_per_candidate=whole_number(texts, "sheets_per_candidate", 0, MAX_SHEETS, 0),
-        species_ids=tuple(sorted(within.species_ids)),
-        genera=tuple(sorted(within.genera)),
-        families=tuple(sorted(within.families)),
-        max_pixels=settings.max_pixels,
-        keep_hours=settings.batch_keep_hours,
-        key_id=access.key_id,
-        requested_by=access.name or ANONYMOUS,
     )
 
 

@@ -35,6 +35,9 @@ _WAYS_TO_SHOW_A_KEY: dict[str, dict[str, str]] = {
     "parameter": {"type": "apiKey", "in": "query", "name": KEY_PARAMETER, "description": "below /v2 alone"},
 }
 
+_OF_ANY_BODY = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+"""A body may be no JSON, too slow or too large, whatever the route."""
+
 
 def openapi_of(app: FastAPI) -> dict[str, Any]:
     """OpenAPI description of `app`, its errors told as the problem documents that they are.
@@ -49,6 +52,9 @@ def openapi_of(app: FastAPI) -> dict[str, Any]:
                 # Its errors are described where it is; bad parameters are among its 400.
                 operation["responses"].pop("422", None)
                 continue
+            if "application/json" in operation.get("requestBody", {}).get("content", {}):
+                for refused in _OF_ANY_BODY:
+                    operation["responses"].setdefault(str(refused.value), {"description": refused.phrase})
             for status, response in operation["responses"].items():
                 if int(status) >= HTTPStatus.BAD_REQUEST:
                     response["content"] = content

@@ -1,5 +1,7 @@
 """`GET /metrics`: what Prometheus reads."""
 
+from typing import Any
+
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 
@@ -9,6 +11,8 @@ from app.metrics_access import check_metrics
 from app.routes.documented_errors import problems
 
 router = APIRouter(tags=["health"])
+
+OPENMETRICS: dict[int | str, dict[str, Any]] = {200: {"content": {"application/openmetrics-text": {}}}}
 
 
 @router.get("/metrics", summary="Figures for Prometheus", response_class=PlainTextResponse, responses=problems(403))

@@ -53,28 +53,29 @@ export class IdentifyForm {
     this.#answer.clear();
     this.#setRunning(controller);
     try {
-      const answered = await this.#answerTo(photos, controller.signal);
+      const { body, among, mendAt } = await this.#answerTo(photos, controller.signal);
       this.#setRunning(null);
-      if (!answered) return say("");
-      say(`Answered in ${(answered.body.milliseconds / 1000).toFixed(1)} seconds`);
-      this.#answer.show(answered.body, photos, answered.among);
+      if (mendAt) {
+        byId(mendAt).focus();
+        return;
+      }
+      say(`Answered in ${(body.milliseconds / 1000).toFixed(1)} seconds`);
+      this.#answer.show(body, photos, among);
     } catch (error) {
       this.#setRunning(null);
       this.#onError(error);
     }
-    return undefined;
   }
 
-  /** The answer and what it was restricted to; null where it was not asked for. */
+  /** The answer as `body` and what it was restricted to as `among`; `mendAt` where nothing was sent, which is told. */
   async #answerTo(photos, signal) {
     say("");
     const asked = await this.#restriction.read();
-    if (!asked) return null;
+    if (!asked) return { mendAt: "restrict-checklist" };
     // Asked for before anything is sent: an upload that is refused half way ends without a reason.
     if (!(await session.opens("identify"))) {
       complain("Identifying needs a key. Nothing was sent.");
-      byId("submit").focus();
-      return null;
+      return { mendAt: "submit" };
     }
     onProgress(0);
     const body = await identify(photos, { top_k: TOP_K, explain: true, ...asked.fields }, { signal, onProgress });

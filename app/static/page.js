@@ -72,8 +72,10 @@ document.addEventListener(SESSION_CHANGED, ({ detail }) => {
   if (detail.isOut) {
     identifyForm.clear();
     curateForm.clear();
+    // Elsewhere a key may be needed, and whoever has just signed out is not to be asked for one.
+    if (byId("identify").hidden) location.hash = "#/";
   }
-  if (!detail.isFirst) route();
+  if (!detail.isFirst && !detail.isOut) route();
 });
 route();
 readiness().catch(showNotice);

@@ -70,7 +70,7 @@ export class Restriction {
 
   /**
    * What is to be sent, as `{ fields, words }`: `fields` of the form, `words` for whom it is restricted to, empty where
-   * it is not. Null where it cannot be, which is then told. Throws `ServiceError`.
+   * it is not. Null where no species is left, which is then told. Throws `ServiceError`.
    */
   async read() {
     this.complain("");
@@ -83,7 +83,6 @@ export class Restriction {
       this.complain(this.#taxa.length
         ? "No species of the checklist is of these genera and families. Take out one or the other."
         : "The checklist has no species that answers can name.");
-      byId("restrict-checklist").focus();
       return null;
     }
     return { fields, words: this.#words(species) };

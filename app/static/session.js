@@ -170,8 +170,8 @@ class Session {
     byId("session").hidden = !keysNeeded;
     byId("sign-in").hidden = signedIn;
     byId("sign-out").hidden = !signedIn;
-    const left = quota ? ` · ${quota.remaining.toLocaleString()} of ${quota.limit.toLocaleString()} left today` : "";
-    tell(byId("session-who"), ...(signedIn ? [element("span", { className: "visually-hidden" }, "Signed in with the key "), `${name}${left}`] : []));
+    const left = quota ? element("span", { className: "session-left" }, ` · ${quota.remaining.toLocaleString()} of ${quota.limit.toLocaleString()} left today`) : null;
+    tell(byId("session-who"), ...(signedIn ? [element("span", { className: "visually-hidden" }, "Signed in with the key "), name, left] : []));
   }
 }
 

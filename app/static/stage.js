@@ -11,6 +11,7 @@ export class Stage {
   #drag = null;
   #onMoved;
   #isLed = false;
+  #size = "";
 
   /**
    * `stage` holds an element of class viewer-picture with the image. `onMoved(this)` is called after each change but
@@ -22,7 +23,7 @@ export class Stage {
     this.#image = stage.querySelector("img");
     this.#onMoved = onMoved;
     this.#image.addEventListener("load", () => this.zoom(0));
-    window.addEventListener("resize", () => this.#image.hasAttribute("src") && this.zoom(this.#step));
+    new ResizeObserver(() => this.#onResized()).observe(stage);
     stage.addEventListener("scroll", () => this.#moved());
     stage.addEventListener("focus", () => onFocus(this));
     this.#listenForDrags();
@@ -94,12 +95,20 @@ export class Stage {
     this.#step = Math.min(Math.max(step, 0), STEPS.length - 1);
     const { naturalWidth, naturalHeight } = this.#image;
     if (!naturalWidth) return; // it is not there yet; then it begins fitted
-    const fit = Math.min(stage.clientWidth / naturalWidth, stage.clientHeight / naturalHeight);
+    // Scrollbars, which come and go, are counted in: what is enlarged twice is twice as large.
+    const fit = Math.min(stage.offsetWidth / naturalWidth, stage.offsetHeight / naturalHeight);
     this.#picture.style.width = `${Math.round(naturalWidth * fit * STEPS[this.#step])}px`;
     stage.classList.toggle("enlarged", this.#step > 0);
     stage.scrollLeft = point.x * this.#picture.offsetWidth - at.x * stage.clientWidth;
     stage.scrollTop = point.y * this.#picture.offsetHeight - at.y * stage.clientHeight;
     this.#moved();
+  }
+
+  #onResized() {
+    const size = `${this.#stage.offsetWidth} ${this.#stage.offsetHeight}`;
+    if (size === this.#size) return;
+    this.#size = size;
+    this.zoom(this.#step);
   }
 
   #moved() {

@@ -1,4 +1,4 @@
-import { byId, errorWords, tell } from "./dom.js";
+import { byId, element, errorWords, tell } from "./dom.js";
 import { HEAT_MAPS_CHANGED, heatMaps } from "./heat_maps.js";
 import { Stage } from "./stage.js";
 
@@ -57,11 +57,13 @@ class Viewer {
   async #showFacts(ask) {
     const asked = (this.#facts += 1);
     if (!ask) return;
+    // Takes the room already, so that the picture does not jump.
+    tell(byId("viewer-facts"), element("div", {}, element("dt", {}, "This sheet"), element("dd", {}, "…")));
     try {
       const facts = await ask();
       if (asked === this.#facts) tell(byId("viewer-facts"), ...facts);
     } catch (error) {
-      if (asked === this.#facts) tell(byId("viewer-facts"), errorWords(error));
+      if (asked === this.#facts) tell(byId("viewer-facts"), element("div", {}, element("dt", {}, "This sheet"), element("dd", {}, errorWords(error))));
     }
   }
 

@@ -6,9 +6,11 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from browser import running_browser
 from fastapi.testclient import TestClient
 from PIL import Image as PillowImage
 from PIL import ImageDraw
@@ -252,6 +254,21 @@ def serve_in_thread(collection_home: Home) -> Iterator[Callable[..., int]]:
     for server, thread in running:
         server.should_exit = True
         thread.join(20)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, one for all tests of a file."""
+    with running_browser() as opened:
+        yield opened
+
+
+@pytest.fixture
+def photo(encode: Callable[..., bytes], tmp_path: Path) -> Path:
+    """A file with a photo in upright format."""
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(encode(11, size=(300, 400)))
+    return path
 
 
 @pytest.fixture

@@ -63,6 +63,20 @@ def test_one_species_even_with_a_slash_in_its_id(client: TestClient) -> None:
     assert client.get("/v1/species/a%2Fb").json()["scientific_name"] == "Abies × borisii-regis Mattf."
 
 
+def test_a_species_says_how_the_index_that_answers_knows_it(
+    client: TestClient, make_client: Callable[..., TestClient]
+) -> None:
+    names = ("in_index", "in_classifier", "has_field_photos")
+    page = client.get("/v1/species").json()["species"]
+    assert {species["species_id"]: tuple(species[name] for name in names) for species in page} == {
+        "105951": (True, True, True),
+        "12254": (True, True, False),
+        "a/b": (True, False, False),
+    }
+    without_index = make_client(with_bundle=False).get("/v1/species/105951").json()
+    assert [without_index[name] for name in names] == [None, None, None]
+
+
 def test_an_unknown_species_is_404(client: TestClient) -> None:
     for path in ("/v1/species/none", "/v1/sheets?species_id=none"):
         response = client.get(path)

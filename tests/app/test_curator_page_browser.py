@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import BROWSER_MARKS, DESKTOP, PHONE, Pages, running_browser, until
+from browser import BROWSER_MARKS, DESKTOP, OVERFLOW, PHONE, Pages, assert_sound, until
 from tests_support import picture_bytes
 
 from app.bundle_watch import load_serving
@@ -26,14 +26,7 @@ pytestmark = BROWSER_MARKS
 
 COSTUS, PINUS = SpeciesId("105951"), SpeciesId("12254")
 
-OVERFLOW = "document.documentElement.scrollWidth - window.innerWidth"
 FOCUSED = "document.activeElement.id"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator["sync_api.Browser"]:
-    with running_browser() as opened:
-        yield opened
 
 
 @pytest.fixture
@@ -641,7 +634,6 @@ def test_no_view_breaks_the_rules_of_accessibility_or_is_wider_than_the_window(
     viewport: dict[str, int],
     scheme: str,
 ) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python (extra dev)")
     with Catalogue.open(tiny_home) as catalogue:
         species = next(catalogue.sheets()).species_id
         Curator(catalogue, "Ada").add([NewSheet(picture_bytes(9), species)])
@@ -649,45 +641,40 @@ def test_no_view_breaks_the_rules_of_accessibility_or_is_wider_than_the_window(
     pages = Pages(browser, serve_in_thread(tiny_home, load_serving, device="cpu", worker=False))
     page = pages.open(viewport, path="/#/versions", color_scheme=scheme)
 
-    def assert_sound() -> None:
-        found = axe.Axe().run(page).response["violations"]
-        assert [(v["id"], [n["html"] for n in v["nodes"]]) for v in found] == []
-        assert page.evaluate(OVERFLOW) <= 0
-
     page.locator(".version summary").first.click()
     page.locator(".changes select").select_option(index=1)
     page.wait_for_selector(".changes-result tbody tr")
-    assert_sound()
+    assert_sound(page)
     page.evaluate("location.hash = '#/curate'")
     page.wait_for_selector("#recent-list li")
     page.get_by_role("button", name="Add to the collection").click()  # with what is missing, told
-    assert_sound()
+    assert_sound(page)
     page.locator("#curate-new").check()
-    assert_sound()
+    assert_sound(page)
     page.locator("#curate-known").check()
     page.set_input_files("#curate-files", str(sheet(1)))
     page.locator("#curate-species").fill("a")
     page.wait_for_selector("#curate-species-list [role=option]")
     page.keyboard.press("ArrowDown")
-    assert_sound()
+    assert_sound(page)
     page.keyboard.press("Enter")
     page.get_by_role("button", name="Add to the collection").click()
     page.wait_for_selector("#curate-outcome-list li")
-    assert_sound()
+    assert_sound(page)
     page.get_by_role("button", name="Build now").click()
     page.wait_for_selector("#build-running:not([hidden])")
-    assert_sound()
+    assert_sound(page)
     page.evaluate("location.hash = '#/species'")
     page.wait_for_selector("#species-list a")
     page.locator("#species-list a").first.click()
     page.wait_for_selector("#sheets-grid li")
-    assert_sound()
+    assert_sound(page)
     page.get_by_text("Move …").first.click()
     page.wait_for_selector("#ask[open]")
-    assert_sound()
+    assert_sound(page)
     page.keyboard.press("Escape")
     page.get_by_text("Remove", exact=True).first.click()
     page.get_by_role("button", name="Remove it").click()
     page.wait_for_selector("#sheets-grid .gone")
-    assert_sound()
+    assert_sound(page)
     pages.close()

@@ -1,11 +1,17 @@
 """The page in a real browser."""
 
 import base64
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from browser import BROWSER_MARKS, PHONE, Pages, running_browser, until
+from browser import BROWSER_MARKS, PHONE, Pages, identify, record_forms, until
+
+from models.catalogue import Catalogue
+from models.curation import Curator, NewSheet, NewSpecies
+from models.home import Home
+from models.taxonomy import SpeciesId
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright (extra dev)")
 
@@ -30,13 +36,7 @@ PASTE = """([encoded, type]) => {
 
 @pytest.fixture(scope="module")
 def port(serve_in_thread: Callable[..., int]) -> int:
-    return serve_in_thread()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator["sync_api.Browser"]:
-    with running_browser() as opened:
-        yield opened
+    return serve_in_thread(explanations=False)
 
 
 @pytest.fixture
@@ -45,19 +45,6 @@ def open_page(browser: "sync_api.Browser", port: int) -> Iterator[Callable[..., 
     pages = Pages(browser, port)
     yield pages.open
     pages.close()
-
-
-@pytest.fixture
-def photo(encode: Callable[..., bytes], tmp_path: Path) -> Path:
-    path = tmp_path / "photo.jpg"
-    path.write_bytes(encode(11, size=(300, 400)))
-    return path
-
-
-def identify(page: "sync_api.Page", *files: Path) -> None:
-    page.set_input_files("#files", [str(file) for file in files])
-    page.get_by_role("button", name="Identify").click()
-    page.wait_for_selector("#answer:not([hidden])")
 
 
 def test_a_chosen_photo_gets_candidates_reason_and_sheets(open_page, photo: Path) -> None:
@@ -106,6 +93,7 @@ def test_a_photo_is_zoomed_and_left_with_the_keyboard(open_page, photo: Path) ->
     page.keyboard.press("Enter")
     until(page, "document.querySelector('#viewer-image').naturalWidth > 0")
     assert page.locator("#viewer").get_attribute("open") is not None
+    page.locator("#viewer-facts a").wait_for()
     width = "document.querySelector('#viewer-image').offsetWidth"
     until(page, f"{width} > 0")
     fitting = page.evaluate(width)
@@ -222,9 +210,144 @@ def test_every_control_has_a_name_and_the_status_is_announced(open_page, photo: 
         """() => [...document.querySelectorAll("button, input, a, img")].filter((control) => {
           const name = control.getAttribute("aria-label") ?? control.alt ?? control.textContent;
           const labelled = control.labels?.length || control.closest("button[aria-label]");
-          return !name.trim() && !labelled && control.id !== "viewer-image";
+          return !name.trim() && !labelled && !control.closest("#viewer");
         }).map((control) => control.outerHTML)"""
     )
     assert nameless == []
     assert page.locator("#status").get_attribute("aria-live") == "polite"
     assert "Answered in" in page.locator("#status").inner_text()
+
+
+@pytest.fixture(scope="module")
+def large_port(
+    collection_home: Home,
+    serve_in_thread: Callable[..., int],
+    encode: Callable[..., bytes],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> int:
+    """Of a service over more species, and more sheets of one, than go on a page."""
+    root = tmp_path_factory.mktemp("large") / "home"
+    shutil.copytree(collection_home.root, root)
+    with Catalogue.open(Home(root)) as catalogue:
+        curator = Curator(catalogue, "Ada")
+        for number in range(70):
+            curator.add_species(NewSpecies(f"Viola speciosa{number:02}", "Viola", "Violaceae", f"viola-{number}"))
+        curator.add([NewSheet(encode(100 + number), SpeciesId("viola-1")) for number in range(30)])
+    return serve_in_thread(Home(root), explanations=False)
+
+
+def test_species_and_sheets_come_page_by_page(browser: "sync_api.Browser", large_port: int) -> None:
+    pages = Pages(browser, large_port)
+    page = pages.open(path="/#/species")
+    until(page, "document.querySelectorAll('#species-list li').length === 60")
+    assert page.locator("#species-count").inner_text() == "73 species"
+    page.get_by_role("button", name="More species").focus()
+    page.keyboard.press("Enter")
+    until(page, "document.querySelectorAll('#species-list li').length === 73")
+    assert page.get_by_role("button", name="More species").count() == 0
+    assert page.evaluate("document.activeElement === document.querySelectorAll('#species-list a')[60]")
+    page.get_by_label("Find a species").fill("speciosa01")
+    until(page, "document.querySelectorAll('#species-list li').length === 1")
+    assert page.locator("#species-count").inner_text() == "1 name found"
+    page.locator("#species-list a").click()
+    until(page, "document.querySelectorAll('#sheets-grid li').length === 24")
+    assert page.evaluate("document.activeElement.id") == "sheets-title"
+    page.get_by_role("button", name="More sheets").click()
+    until(page, "document.querySelectorAll('#sheets-grid li').length === 30")
+    assert "30 herbarium sheets" in page.locator("#sheets-count").inner_text()
+    pages.close()
+
+
+def test_a_species_page_tells_how_answers_know_it(open_page) -> None:
+    page = open_page(path="/#/species")
+    page.wait_for_selector("#species-list li >> nth=2")
+    assert page.locator("#species-list .species-facts").all_inner_texts() == [
+        "Pinaceae · 0 sheets · added after training",
+        "Costaceae · 3 sheets · trained with photos",
+        "Pinaceae · 1 sheet · known from sheets alone",
+    ]
+    known = page.locator("#sheets-known")
+    for name, words in (
+        ("Costus", "Field photos of this species were in training"),
+        ("Pinus", "no field photos of it were in training, so percentages for it are less certain"),
+        ("Abies", "answers find it through its sheets alone"),
+    ):
+        page.get_by_role("link", name=name).click()
+        known.wait_for()
+        assert words in known.inner_text()
+        page.get_by_role("link", name="The herbarium").click()
+
+
+def test_a_species_that_no_build_has_taken_in_is_not_in_answers_yet(
+    browser: "sync_api.Browser", large_port: int
+) -> None:
+    pages = Pages(browser, large_port)
+    page = pages.open(path="/#/species/viola-1")
+    page.locator("#sheets-known").wait_for()
+    assert "do not know this species yet" in page.locator("#sheets-known").inner_text()
+    pages.close()
+
+
+def test_the_large_view_of_a_sheet_tells_its_institution_number_and_licence(open_page) -> None:
+    page = open_page(path="/#/species/105951")
+    page.get_by_role("button", name="CAY herbarium CAY012345: enlarge").click()
+    page.locator("#viewer-facts a").wait_for()
+    facts = page.locator("#viewer-facts").inner_text()
+    for known in ("Institution\nCAY", "Catalogue number\nCAY012345", "Licence\nCC BY 4.0", "96 × 128 pixels"):
+        assert known in facts
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')").endswith("enlarge")
+
+
+def test_photos_are_put_in_order_and_told_what_they_show(open_page, photo: Path, encode: Callable[..., bytes]) -> None:
+    page = open_page()
+    others = [photo.with_name(f"{seed}.png") for seed in (1, 2)]
+    for seed, path in enumerate(others, 1):
+        path.write_bytes(encode(seed, "PNG", size=(50 * seed, 50)))
+    sent = record_forms(page)
+    page.set_input_files("#files", [str(photo), *map(str, others)])
+    widths = "[...document.querySelectorAll('#previews img')].map((image) => image.naturalWidth)"
+    until(page, f"{widths}.join() === '300,50,100'")
+    page.get_by_label("What photo 3 shows").select_option("Flower")
+    page.get_by_role("button", name="Move photo 3 forward").focus()
+    page.keyboard.press("Enter")
+    until(page, f"{widths}.join() === '300,100,50'")
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Move photo 2 forward"
+    page.keyboard.press("Enter")
+    until(page, f"{widths}.join() === '100,300,50'")
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Move photo 1 back"
+    assert page.get_by_label("What photo 1 shows").input_value() == "flower"
+    assert page.get_by_role("button", name="Move photo 3 back").is_disabled()
+    page.get_by_role("button", name="Identify").click()
+    page.wait_for_selector("#answer:not([hidden])")
+    assert [value for name, value in sent()[0] if name == "organs"] == ["flower", "auto", "auto"]
+    assert "Your photo 1\nflower" in page.locator("#photo-figure figcaption").inner_text()
+    assert page.evaluate("document.querySelector('#photo-figure .mount img').naturalWidth") == 100
+
+
+def test_without_javascript_the_page_says_what_to_do(open_page) -> None:
+    page = open_page(java_script_enabled=False)
+    words = page.locator("noscript").inner_text()
+    assert "This page needs JavaScript" in words
+    assert "POST /v1/identifications" in words
+
+
+def test_the_page_says_where_photos_are_kept(
+    browser: "sync_api.Browser",
+    collection_home: Home,
+    serve_in_thread: Callable[..., int],
+    tmp_path: Path,
+) -> None:
+    shutil.copytree(collection_home.root, tmp_path / "home")
+    pages = Pages(browser, serve_in_thread(Home(tmp_path / "home"), keep_photos=True))
+    assert "keeps the photos that are sent" in pages.open().locator(".privacy").inner_text()
+    pages.close()
+
+
+def test_nothing_is_lost_when_another_view_is_looked_at(open_page, photo: Path) -> None:
+    page = open_page()
+    identify(page, photo)
+    page.get_by_role("link", name="Versions").click()
+    page.get_by_role("link", name="Identify").click()
+    assert page.locator("#answer-title").is_visible()
+    assert page.locator("#previews li").count() == 1

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -234,3 +236,15 @@ def test_every_rule_says_what_to_do() -> None:
             assert rule["labels"]["severity"] in ("critical", "warning", "info")
             assert rule["annotations"]["summary"]
             assert rule["annotations"]["remedy"]
+
+
+def test_rules_fire_when_they_should() -> None:
+    program = shutil.which("promtool")
+    if program is None:
+        pytest.skip("promtool is not installed (Debian: apt-get install prometheus)")
+    for command in (
+        ["check", "rules", "--lint-fatal", str(RULES)],
+        ["test", "rules", str(Path(__file__).with_name("prometheus_rules.yml"))],
+    ):
+        done = subprocess.run([program, *command], capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr

@@ -1,7 +1,12 @@
 """What a worker does with a batch, also when it is killed in the middle of it."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -245,8 +250,6 @@ def test_builds_and_batches_are_done_beside_each_other(
 
 
 def _until(jobs: JobQueue, job_id: str) -> JobState:
-    import time
-
     deadline = time.monotonic() + 60
     while not (state := jobs.get(job_id).state).is_final:
         assert time.monotonic() < deadline
@@ -264,3 +267,56 @@ def _date_back(path: Path, name: str, *, hours: int) -> None:
     values = json.loads(path.read_bytes())
     values[name] = (datetime.now(UTC) - timedelta(hours=hours)).isoformat()
     path.write_text(json.dumps(values))
+
+
+SLOW_WORKER = """
+import sys, time
+from pathlib import Path
+from indexer import identify_many
+from indexer.worker import Worker
+from models.home import Home
+
+identify_many.identify_many.__kwdefaults__ = {"batch_size": 1, "decoders": 1}
+real = identify_many._answers
+
+def slow(*given):
+    time.sleep(0.1)
+    return real(*given)
+
+identify_many._answers = slow
+Worker(Home(Path(sys.argv[1])), device="cpu").run(ready=lambda name: print(name, flush=True))
+"""
+
+
+@pytest.mark.slow
+def test_a_batch_whose_worker_is_killed_is_finished_by_another(tiny_home: Home, jobs: JobQueue) -> None:
+    def start() -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", SLOW_WORKER, str(tiny_home.root)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    batch = put(tiny_home, 40)
+    jobs.enqueue_batch(batch.batch_id)
+    first = start()
+    try:
+        deadline = time.monotonic() + 90
+        while batch.progress().done < 5:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        os.kill(first.pid, signal.SIGKILL)
+        first.wait()
+        done = len(rows(batch))
+        assert 5 <= done < 40
+        assert (batch.folder / "photos").exists()
+        second = start()
+        try:
+            assert _until(jobs, batch.batch_id) is JobState.SUCCEEDED
+        finally:
+            second.kill()
+            second.wait()
+            second.stdout.close()
+    finally:
+        first.kill()
+        first.wait()
+        first.stdout.close()
+    assert [row["position"] for row in rows(batch)] == list(range(40))
+    assert not (batch.folder / "photos").exists()

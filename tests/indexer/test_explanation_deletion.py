@@ -13,8 +13,7 @@ from typer.testing import CliRunner
 from indexer import explanation_deletion
 from indexer.build_gallery import build
 from indexer.cli import assemble
-from indexer.demo_flora import draw_flora
-from indexer.explanation_deletion import DeletionResult, deletion_test, greyed_out, plot_deletion
+from indexer.explanation_deletion import DeletionResult, deletion_test, greyed_out
 from indexer.import_dataset import import_dataset
 from indexer.recipes import load_recipe
 from indexer.run_config import RunConfig

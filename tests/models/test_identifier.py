@@ -143,6 +143,17 @@ def test_a_species_added_after_training_is_found_through_its_sheets(tiny_home: H
     assert all(c.sheets == () for c in without_sheets)
 
 
+def test_what_is_known_of_a_species_is_what_its_candidates_say(identifier: Identifier, photos: list[Path]) -> None:
+    answer = identifier.identify(decoded(identifier, photos[:1]), top_k=1000, sheets_per_candidate=1)
+    for candidate in answer.candidates:
+        known = identifier.knowledge(candidate.species.species_id)
+        assert known is not None
+        assert (known.in_classifier, known.has_field_photos) == (candidate.in_classifier, candidate.has_field_photos)
+        assert known.has_sheets == bool(candidate.sheets)
+    assert {candidate.has_field_photos for candidate in answer.candidates} == {True, False}
+    assert identifier.knowledge(SpeciesId("none")) is None
+
+
 def test_nothing_built_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(BundleMissing, match="voucher build"):
         Identifier.load(Home(tmp_path), CPU)

@@ -82,3 +82,39 @@ def until(page: "Page", expression: str) -> None:
     while not page.evaluate(expression):
         assert time.monotonic() < deadline, f"never true: {expression}"
         page.wait_for_timeout(30)
+
+
+def record_forms(page: "Page") -> Callable[[], list[list[list[str]]]]:
+    """Has the fields of forms that are uploaded from now on remembered; gives them, without files, in their order.
+
+    Chromium does not tell what is in a body that holds files.
+    """
+    page.evaluate(
+        """() => {
+          window.sentForms = [];
+          const send = XMLHttpRequest.prototype.send;
+          XMLHttpRequest.prototype.send = function (form) {
+            window.sentForms.push([...form.entries()].filter(([, value]) => typeof value === "string"));
+            return send.call(this, form);
+          };
+        }"""
+    )
+    return lambda: page.evaluate("window.sentForms")
+
+
+OVERFLOW = "document.documentElement.scrollWidth - window.innerWidth"
+
+
+def assert_sound(page: "Page") -> None:
+    """No rule of accessibility that axe knows is broken, and nothing is wider than the window."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python (extra dev)")
+    found = axe.Axe().run(page).response["violations"]
+    assert [(fault["id"], [node["html"] for node in fault["nodes"]]) for fault in found] == []
+    assert page.evaluate(OVERFLOW) <= 0
+
+
+def identify(page: "Page", *files: Path) -> None:
+    """Asks what the plant of these photos is, and waits for the answer."""
+    page.set_input_files("#files", [str(file) for file in files])
+    page.get_by_role("button", name="Identify").click()
+    page.wait_for_selector("#answer:not([hidden])")

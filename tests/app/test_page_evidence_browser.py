@@ -1,0 +1,235 @@
+"""What vouches for an answer, in a real browser: heat maps over photo and sheet, and both in large."""
+
+import copy
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from browser import BROWSER_MARKS, Pages, identify, until
+from PIL import Image
+
+from app.bundle_watch import load_serving
+from models.home import Home
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright (extra dev)")
+
+pytestmark = BROWSER_MARKS
+
+MAPS = ("/v1/explanations/1/photo-1.png", "/v1/explanations/1/sheet-1.png")
+SWITCH = "Show what matches"
+
+
+@pytest.fixture(scope="module")
+def port(serve_in_thread: Callable[..., int]) -> int:
+    return serve_in_thread(explanations=False)
+
+
+@pytest.fixture
+def pages(browser: "sync_api.Browser", port: int) -> Iterator[Pages]:
+    opened = Pages(browser, port)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def answer(port: int, encode: Callable[..., bytes]) -> dict[str, Any]:
+    """What the service answers of two photos."""
+    files = [("photos", ("photo", encode(seed), "image/jpeg")) for seed in (11, 12)]
+    answered = httpx2.post(f"http://127.0.0.1:{port}/v1/identifications", files=files)
+    assert answered.status_code == 200
+    return answered.json()
+
+
+@pytest.fixture
+def explain(answer: dict[str, Any]) -> Callable[..., None]:
+    """Has answers explain the best sheet of the first candidate, compared with a photo, 1 or 2."""
+
+    def explain(page: "sync_api.Page", *, position: int = 1, are_kept: bool = True) -> None:
+        body = copy.deepcopy(answer)
+        body["candidates"][0]["sheets"][0]["explanation"] = {
+            "photo_position": position,
+            "photo_heat_map_url": MAPS[0],
+            "sheet_heat_map_url": MAPS[1],
+        }
+        page.route("**/v1/identifications", lambda route: route.fulfill(json=body))
+        page.route("**/v1/explanations/**", lambda route: fulfil_map(route) if are_kept else route.fulfill(status=404))
+
+    return explain
+
+
+def fulfil_map(route: "sync_api.Route") -> None:
+    """A map whose proportions are, as rounding has it, not quite those of its picture."""
+    packed = io.BytesIO()
+    Image.new("RGBA", (48, 65), (250, 140, 10, 120)).save(packed, "PNG")
+    route.fulfill(content_type="image/png", body=packed.getvalue())
+
+
+def switch(page: "sync_api.Page") -> "sync_api.Locator":
+    return page.locator("#evidence").get_by_role("button", name=SWITCH)
+
+
+def wait_for_maps(page: "sync_api.Page") -> None:
+    until(page, "document.querySelectorAll('.pair .heat').length === 2")
+    until(page, "[...document.querySelectorAll('.pair .heat')].every((map) => map.naturalWidth > 0)")
+
+
+def assert_map_covers_picture(page: "sync_api.Page", within: str) -> None:
+    """The heat map lies over all of the picture and over nothing else."""
+    base, heat = (page.locator(f"{within} img{kind}").bounding_box() for kind in (":not(.heat)", ".heat"))
+    assert base["width"] > 50
+    assert heat == pytest.approx(base, abs=0.5)
+    shown, natural = page.evaluate(
+        """(within) => {
+          const image = document.querySelector(`${within} img:not(.heat)`);
+          return [image.offsetWidth / image.offsetHeight, image.naturalWidth / image.naturalHeight];
+        }""",
+        within,
+    )
+    assert shown == pytest.approx(natural, rel=0.02)
+
+
+def test_heat_maps_lie_exactly_over_photo_and_sheet(pages: Pages, photo: Path, explain: Callable[..., None]) -> None:
+    page = pages.open()
+    explain(page)
+    identify(page, photo)
+    assert switch(page).get_attribute("aria-pressed") == "false"
+    assert page.locator(".heat").count() == 0
+    assert page.locator("#heat-legend").is_hidden()
+    switch(page).focus()
+    page.keyboard.press("Space")
+    assert switch(page).get_attribute("aria-pressed") == "true"
+    wait_for_maps(page)
+    assert_map_covers_picture(page, "#photo-figure .picture")
+    assert_map_covers_picture(page, "#sheet-figure .picture")
+    words = page.locator(".heat-caption").inner_text()
+    assert "alike to the network" in words
+    assert "not whether it is right" in words
+    assert page.get_by_role("button", name="Your photo, with what matches: enlarge").is_visible()
+    switch(page).click()
+    assert page.locator(".heat").count() == 0
+
+
+def test_the_switch_holds_for_the_visit(pages: Pages, photo: Path, explain: Callable[..., None]) -> None:
+    page = pages.open()
+    explain(page)
+    identify(page, photo)
+    switch(page).click()
+    page.reload()
+    identify(page, photo)
+    assert switch(page).get_attribute("aria-pressed") == "true"
+    wait_for_maps(page)
+
+
+def test_the_photo_that_was_compared_is_chosen(pages: Pages, photo: Path, explain: Callable[..., None]) -> None:
+    page = pages.open()
+    explain(page, position=2)
+    identify(page, photo, photo)
+    assert page.locator("#photo-figure figcaption b").inner_text() == "Your photo 1"
+    switch(page).click()
+    assert page.locator("#photo-figure figcaption b").inner_text() == "Your photo 2"
+    wait_for_maps(page)
+    page.get_by_role("button", name="Your photo 1", exact=True).click()
+    assert page.locator(".heat").count() == 0
+    assert "is photo 2" in page.locator("#heat-words").inner_text()
+    page.get_by_role("button", name="Sheet 2 of 3 sheets").click()
+    assert "not looked for in this sheet" in page.locator("#heat-words").inner_text()
+    page.get_by_role("button", name="Sheet 1 of 3 sheets").click()
+    wait_for_maps(page)
+    assert page.locator("#photo-figure figcaption b").inner_text() == "Your photo 2"
+
+
+def test_answers_without_heat_maps_have_no_switch_for_them(pages: Pages, photo: Path) -> None:
+    page = pages.open()
+    identify(page, photo)
+    assert page.get_by_role("button", name=SWITCH).count() == 0
+    assert page.locator("#heat-words").is_hidden()
+
+
+def test_heat_maps_that_are_gone_are_told_of(pages: Pages, photo: Path, explain: Callable[..., None]) -> None:
+    page = pages.open()
+    explain(page, are_kept=False)
+    identify(page, photo)
+    switch(page).click()
+    until(page, "document.querySelector('#heat-words').textContent.includes('Identify again')")
+    assert page.locator(".heat").count() == 0
+    assert page.locator("#heat-legend").is_hidden()
+
+
+def test_heat_maps_are_switched_in_the_large_view_too(pages: Pages, photo: Path, explain: Callable[..., None]) -> None:
+    page = pages.open()
+    explain(page)
+    identify(page, photo)
+    page.locator("#sheet-figure .mount").click()
+    viewer = page.locator("#viewer")
+    button = viewer.get_by_role("button", name=SWITCH)
+    assert button.get_attribute("aria-pressed") == "false"
+    button.click()
+    until(page, "document.querySelector('#viewer .heat')?.naturalWidth > 0")
+    page.locator("#viewer-in").click()
+    assert_map_covers_picture(page, "#viewer-stage")
+    page.keyboard.press("Escape")
+    assert switch(page).get_attribute("aria-pressed") == "true"
+    wait_for_maps(page)
+
+
+def test_the_large_view_tells_what_is_known_of_a_sheet(pages: Pages, photo: Path) -> None:
+    page = pages.open()
+    identify(page, photo)
+    chosen = next(i for i in range(3) if "CAY012345" in name_of_sheet(page, i))
+    page.get_by_role("button", name=f"Sheet {chosen + 1} of 3 sheets").click()
+    page.locator("#sheet-figure .mount").click()
+    facts = page.locator("#viewer-facts")
+    facts.get_by_role("link").wait_for()
+    assert facts.locator("dd").all_inner_texts()[:4] == ["CAY", "herbarium", "CAY012345", "CC BY 4.0"]
+    assert facts.get_by_role("link", name="96 × 128 pixels").get_attribute("target") == "_blank"
+    page.keyboard.press("Escape")
+    page.locator("#photo-figure .mount").click()
+    assert facts.is_hidden()
+
+
+def name_of_sheet(page: "sync_api.Page", index: int) -> str:
+    page.locator("#sheet-figure .strip button").nth(index).click()
+    return page.locator("#sheet-figure figcaption b").inner_text()
+
+
+def test_photo_and_sheet_are_enlarged_together_or_each_for_itself(pages: Pages, photo: Path) -> None:
+    page = pages.open()
+    identify(page, photo)
+    page.get_by_role("button", name="Compare in large").focus()
+    page.keyboard.press("Enter")
+    until(page, "[...document.querySelectorAll('#viewer img')].every((image) => image.offsetWidth > 0)")
+    widths = "[...document.querySelectorAll('#viewer .viewer-picture')].map((each) => each.offsetWidth)"
+    fitting = page.evaluate(widths)
+    page.keyboard.press("+")
+    page.keyboard.press("+")
+    assert page.evaluate(widths) == pytest.approx([2 * width for width in fitting], rel=0.02)
+    page.keyboard.press("ArrowDown")  # the picture that has the focus moves, and the other with it
+    tops = "[...document.querySelectorAll('#viewer .viewer-stage')].map((each) => each.scrollTop)"
+    until(page, f"{tops}.every((top, index, all) => top > 0 && Math.abs(top - all[0]) < 80)")
+    page.keyboard.press("0")
+    assert page.evaluate(widths) == pytest.approx(fitting, rel=0.02)
+    together = page.get_by_role("button", name="Move both together")
+    assert together.get_attribute("aria-pressed") == "true"
+    together.click()
+    page.locator("#viewer-second").focus()
+    page.keyboard.press("+")
+    assert page.evaluate(widths) == pytest.approx([fitting[0], 1.5 * fitting[1]], rel=0.02)
+    page.keyboard.press("Escape")
+    assert page.locator("#viewer").get_attribute("open") is None
+    assert page.evaluate("document.activeElement.id") == "compare-large"
+
+
+def test_the_service_explains_and_the_page_shows_it(
+    browser: "sync_api.Browser", trained_home: Home, serve_in_thread: Callable[..., int], photo: Path
+) -> None:
+    pages = Pages(browser, serve_in_thread(trained_home, load_serving, device="cpu", worker=False))
+    page = pages.open()
+    identify(page, photo)
+    switch(page).click()
+    wait_for_maps(page)
+    assert_map_covers_picture(page, "#photo-figure .picture")
+    assert_map_covers_picture(page, "#sheet-figure .picture")
+    pages.close()
