@@ -28,7 +28,7 @@ from indexer.worker import Worker
 from models.home import Home
 
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-root, port, log, url = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4] or None
+root, port, log, url, access = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4] or None, sys.argv[5]
 print("ready", flush=True)
 for line in sys.stdin:
     child = os.fork()
@@ -41,7 +41,7 @@ for line in sys.stdin:
     os.dup2(output, 2)
     try:
         if line.strip() == "server":
-            settings = Settings(home=root, database_url=url, port=port, device="cpu", worker=False)
+            settings = Settings(home=root, database_url=url, port=port, device="cpu", worker=False, access=access)
             serve(settings, announce=lambda address: None)
         else:
             Worker(Home(Path(root), url), device="cpu").run()
@@ -58,12 +58,12 @@ def resident_bytes(pid: int) -> int:
 class Processes:
     """One server and one worker on a home, killed and started again at will."""
 
-    def __init__(self, home: Path, log: Path, database_url: str | None = None) -> None:
+    def __init__(self, home: Path, log: Path, database_url: str | None = None, *, access: str = "auto") -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-c", PARENT, str(home), str(self.port), str(log), database_url or ""]
+        command = [sys.executable, "-c", PARENT, str(home), str(self.port), str(log), database_url or "", access]
         self._parent = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )

@@ -191,7 +191,7 @@ def keep_phone(page: "Page", photos: list[Path], path: Path) -> None:
     together = Image.new("RGB", (3 * width + 2 * gap, height), (214, 204, 178))
     for index, screen in enumerate(screens):
         together.paste(screen, (index * (width + gap), 0))
-    smaller = together.resize((together.width * 3 // 4, together.height * 3 // 4), Image.Resampling.LANCZOS)
+    smaller = together.resize((together.width * 5 // 8, together.height * 5 // 8), Image.Resampling.LANCZOS)
     write(smaller, path)
 
 
