@@ -32,6 +32,7 @@ DEFAULT_EXPLAINED = 3
 
 TRUTHS = {"true": True, "1": True, "false": False, "0": False}
 
+
 def _entries_schema(description: str) -> dict[str, Any]:
     return {"type": "array", "items": {"type": "string"}, "description": description}
 

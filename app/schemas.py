@@ -211,7 +211,9 @@ class SpeciesBody(WireModel):
     sheet_count: int = Field(ge=0)
     field_photo_count: int = Field(ge=0)
     in_index: bool | None = Field(None, description="whether answers can name it now; null while no index answers")
-    in_classifier: bool | None = Field(None, description="as in a candidate; null for species that are not in the index")
+    in_classifier: bool | None = Field(
+        None, description="as in a candidate; null for species that are not in the index"
+    )
     has_field_photos: bool | None = Field(None, description="as in a candidate; null as in_classifier")
 
 

@@ -65,7 +65,6 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
 
-
     access: Literal["auto", "keys", "open"] = Field(
         "auto", description="whether keys are needed; auto: not on this machine as long as there are none"
     )

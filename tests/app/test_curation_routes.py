@@ -199,7 +199,7 @@ def test_what_is_not_there_is_404(client: TestClient, add: Callable[..., Any], h
         ({"species_id": "105951", "genus": "Costus"}, "invalid-form", "genus and family describe a new species"),
         ({"species_id": "105951", "color": "green"}, "invalid-form", "unknown form field; expected images (files)"),
         ({"species_id": "105951", "license": "x" * 1001}, "invalid-details", "sheet 1: license: expected at most 1000"),
-        ({"species_id": "105951", "license": "x" * 4001}, "invalid-form", "license: expected at most 4000"),
+        ({"species_id": "105951", "license": "x" * 4001}, "invalid-form", "license: expected at most 4,000"),
         (
             {"species_id": "105951", "catalog_number": "K\x07"},
             "invalid-details",

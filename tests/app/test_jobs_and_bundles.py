@@ -212,7 +212,7 @@ def test_a_follower_hears_each_change_once_and_a_sign_of_life_in_between(monkeyp
     monkeypatch.setattr(job_routes, "HEARTBEAT_SECONDS", 0.02)
 
     async def hear() -> list[str]:
-        return [event async for event in job_routes._events(job(1), Steps(), Connected())]
+        return [event async for event in job_routes._events(job(1), Steps(), Connected(), EventStreams(1))]
 
     heard = asyncio.run(hear())
     assert [e["progress"]["done"] for e in events_of("".join(heard))] == [1, 2, 3]
