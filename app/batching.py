@@ -130,8 +130,10 @@ class Batcher:
         """Drop what has not begun and wait for what has."""
         with self._changed:
             self._closed = True
-            for item in (*self._waiting, *self._tasks):
-                item.future.cancel()
+            for waiting in self._waiting:
+                waiting.future.cancel()
+            for task in self._tasks:
+                task.future.cancel()
             self._waiting.clear()
             self._tasks.clear()
             self._changed.notify_all()

@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -208,7 +208,8 @@ async def _unless(client_gone: Callable[[], Awaitable[None]] | None, working: "a
     """The answer, or `ClientGone` as soon as the client is."""
     watching = asyncio.ensure_future(client_gone()) if client_gone else None
     try:
-        await asyncio.wait([working] if watching is None else [working, watching], return_when=asyncio.FIRST_COMPLETED)
+        either: list[asyncio.Future[Any]] = [working] if watching is None else [working, watching]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
             raise ClientGone("the client closed the connection before its answer was ready")
         return working.result()

@@ -138,7 +138,7 @@ class ServiceMetrics:
         """What Prometheus reads, with `state` beside the counts, and its media type, for an Accept header."""
         registry = CollectorRegistry()
         registry.register(_Collected(self._folder or self._registry, state, _Processes(self._folder)))
-        encode, media_type = choose_encoder(accept)  # type: ignore[no-untyped-call]
+        encode, media_type = choose_encoder(accept)
         return encode(registry), media_type
 
     def _note_queue(self) -> None:

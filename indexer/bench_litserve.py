@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import litserve
+import litserve  # type: ignore[import-untyped]
 import numpy as np
 
 from models.compute import Compute, limit_threads
@@ -19,7 +19,7 @@ from models.identifier import Identifier
 _MOST_PIXELS = 50_000_000
 
 
-class IdentifyApi(litserve.LitAPI):  # type: ignore[misc]
+class IdentifyApi(litserve.LitAPI):
     """Decode and preprocess a request, run the network on a batch, and answer each."""
 
     def __init__(self, home: str, device: str, *, max_batch_size: int, batch_timeout: float) -> None:

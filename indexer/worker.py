@@ -157,7 +157,7 @@ class Worker:
         assert job_id is not None
 
         def step() -> dict[str, Any]:
-            with JobReport(job_id, self._jobs, DBOS.set_event) as report:
+            with JobReport(job_id, self._jobs, note_event) as report:
                 return self._batches.do(str(request["batch_id"]), report)
 
         try:
@@ -170,7 +170,7 @@ class Worker:
         from indexer.build_gallery import build
         from models.compute import Compute
 
-        with self._busy, JobReport(job_id, self._jobs, DBOS.set_event) as report:
+        with self._busy, JobReport(job_id, self._jobs, note_event) as report:
             try:
                 asked = BuildRequest(**request)
                 self._cache = self._cache or BuildCache()
@@ -198,6 +198,17 @@ class Worker:
                 logger.exception("job %s failed in a way that nobody expected", job_id)
                 raise
         return built.to_json()
+
+
+def note_event(name: str, value: Any) -> None:
+    """Note an event of the job that runs in this thread. Raises `JobCancelled` when that was cancelled just before."""
+    try:
+        DBOS.set_event(name, value)
+    except (Exception, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        # DBOS's word for a cancelled job has no public name, and is no `Exception`: work would end without ours.
+        raise JobCancelled("the job was cancelled; what it had embedded is kept") from error
 
 
 def leave_at_once(worker: Worker) -> None:

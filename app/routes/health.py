@@ -27,7 +27,7 @@ async def readyz(request: Request, serving: ServingDependency, probe: ProbeDepen
     somebody should look after it.
     """
     checks = [_body(check) for check in await run_in_threadpool(probe.look)]
-    faults = [check.detail or check.name for check in checks if check.state == State.FAULT]
+    faults = [check.detail or check.name for check in checks if check.state == State.FAULT.value]
     identifier = serving.identifier_or_none
     if faults or identifier is None:
         return _not_ready(request, "; ".join(faults) or "the service is starting", checks)

@@ -14,6 +14,7 @@ import pytest
 from tests_support import sheet_of
 
 from indexer import build_gallery
+from indexer import worker as worker_module
 from indexer.auto_build import AutoBuild
 from indexer.worker import Worker
 from models.artifacts import active_artifact_id
@@ -195,6 +196,7 @@ SLOW_WORKER = """
 import sys, time
 from pathlib import Path
 from indexer import build_gallery
+
 from indexer.worker import Worker
 from models.home import Home
 
@@ -236,3 +238,22 @@ def test_a_job_is_continued_by_another_worker_when_its_own_is_killed(living_home
             worker.stdout.close()
     assert finished.state is JobState.SUCCEEDED
     assert active_artifact_id(living_home) == finished.result["bundle_id"] != before
+
+
+def test_a_job_that_is_cancelled_while_it_tells_its_progress_ends_as_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Cancelled(BaseException):
+        """As DBOS raises it."""
+
+    def refuse(error: BaseException) -> None:
+        def set_event(name: str, value: object) -> None:
+            raise error
+
+        monkeypatch.setattr(worker_module.DBOS, "set_event", set_event)
+
+    refuse(Cancelled())
+    with pytest.raises(JobCancelled):
+        worker_module.note_event("progress", 1)
+    for passed_on in (ValueError(), KeyboardInterrupt()):
+        refuse(passed_on)
+        with pytest.raises(type(passed_on)):
+            worker_module.note_event("progress", 1)
