@@ -75,10 +75,19 @@ class Batcher:
     one bad request spoils no other's answer.
     """
 
-    def __init__(self, *, max_batch: int, max_wait_seconds: float, observer: BatchObserver) -> None:
+    def __init__(
+        self,
+        *,
+        max_batch: int,
+        max_wait_seconds: float,
+        observer: BatchObserver,
+        prepare: Callable[[], None] | None = None,
+    ) -> None:
+        """`prepare` is called once by the thread, before its first batch."""
         self._max_batch = max_batch
         self._max_wait_seconds = max_wait_seconds
         self._observer = observer
+        self._prepare = prepare
         self._waiting: deque[_Waiting] = deque()
         self._tasks: deque[_Task] = deque()
         self._arriving = 0
@@ -141,6 +150,8 @@ class Batcher:
             self._thread.join()
 
     def _work(self) -> None:
+        if self._prepare is not None:
+            self._prepare()
         while (found := self._next()) is not None:
             self._busy_since = time.monotonic()
             if isinstance(found, _Task):

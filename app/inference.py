@@ -83,7 +83,9 @@ class InferenceQueue:
         max_batch: int = 16,
         max_wait_seconds: float = 0.005,
         observer: Observer | None = None,
+        prepare: Callable[[], None] | None = None,
     ) -> None:
+        """`prepare` is called once by the network's thread."""
         self._queue_limit = queue_limit
         self._max_pixels = max_pixels
         self._timeout_seconds = timeout_seconds
@@ -91,7 +93,9 @@ class InferenceQueue:
         self._observer: Observer = observer or Unobserved()
         self._decoders = ThreadPoolExecutor(decode_workers, thread_name_prefix="decode")
         self._answers = ThreadPoolExecutor(_ANSWER_THREADS, thread_name_prefix="answer")
-        self._batcher = Batcher(max_batch=max_batch, max_wait_seconds=max_wait_seconds, observer=self._observer)
+        self._batcher = Batcher(
+            max_batch=max_batch, max_wait_seconds=max_wait_seconds, observer=self._observer, prepare=prepare
+        )
 
     @property
     def admitted(self) -> int:

@@ -1,5 +1,6 @@
 """What a running service holds: the catalogue, the active bundle, and what is missing of either."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -124,8 +125,10 @@ def open_collection(home: Home) -> OpenCatalogue:
     return OpenCatalogue(catalogue, SpeciesDirectory(catalogue), renditions)
 
 
-def queue_for(settings: Settings, observer: Observer | None = None) -> InferenceQueue:
-    """The way to the network, within the limits of the settings."""
+def queue_for(
+    settings: Settings, observer: Observer | None = None, prepare: Callable[[], None] | None = None
+) -> InferenceQueue:
+    """The way to the network, within the limits of the settings; `prepare` is called once by the network's thread."""
     return InferenceQueue(
         queue_limit=settings.queue_limit,
         decode_workers=decode_threads(settings),
@@ -134,4 +137,5 @@ def queue_for(settings: Settings, observer: Observer | None = None) -> Inference
         max_batch=settings.max_batch,
         max_wait_seconds=settings.batch_wait_seconds,
         observer=observer,
+        prepare=prepare,
     )

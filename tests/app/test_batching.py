@@ -187,3 +187,18 @@ def test_closing_drops_what_has_not_begun_and_ends_what_has(make: Make) -> None:
     closing.join(10)
     assert begun.result(10).encoded.logits.tolist() == [[2]]
     assert batcher.submit(net, photos(3)).cancelled()
+
+
+def test_the_thread_is_prepared_once_before_its_first_batch(watch: Watch) -> None:
+    prepared: list[str] = []
+    batcher = Batcher(
+        max_batch=1,
+        max_wait_seconds=0.0,
+        observer=watch,
+        prepare=lambda: prepared.append(threading.current_thread().name),
+    )
+    net = Net()
+    for _ in range(2):
+        batcher.submit(net, photos(1)).result(10)
+    batcher.close()
+    assert prepared == ["network"]
