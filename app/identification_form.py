@@ -47,18 +47,19 @@ FILTER_SCHEMA: dict[str, Any] = {
 }
 """Of the fields that restrict candidates."""
 
+
+def photos_schema(description: str) -> dict[str, Any]:
+    """Of a field with one to five images."""
+    items = {"type": "string", "format": "binary"}
+    return {"type": "array", "minItems": 1, "maxItems": 5, "items": items, "description": description}
+
+
 FORM_SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": [PHOTO_FIELD],
     "additionalProperties": False,
     "properties": {
-        PHOTO_FIELD: {
-            "type": "array",
-            "minItems": 1,
-            "maxItems": 5,
-            "items": {"type": "string", "format": "binary"},
-            "description": "photos of one plant; JPEG, PNG, WebP or TIFF",
-        },
+        PHOTO_FIELD: photos_schema("photos of one plant; JPEG, PNG, WebP or TIFF"),
         "organs": {
             "type": "array",
             "items": {"type": "string", "enum": [organ.value for organ in Organ]},

@@ -10,7 +10,7 @@ from app.access import Scope, check_access
 from app.dependencies import AskDependency, ServingDependency, SettingsDependency, UploadBudgetDependency
 from app.error_responses import UnacceptableForm
 from app.hang_up import client_gone
-from app.identification_form import MAX_TEXT_BYTES, PHOTO_FIELD, single_value
+from app.identification_form import MAX_TEXT_BYTES, PHOTO_FIELD, photos_schema, single_value
 from app.routes.documented_errors import problems
 from app.schemas import EmbeddingsBody
 from app.uploads import FormShape, read_upload
@@ -26,13 +26,7 @@ FORM_SCHEMA: dict[str, Any] = {
     "required": [PHOTO_FIELD],
     "additionalProperties": False,
     "properties": {
-        PHOTO_FIELD: {
-            "type": "array",
-            "minItems": 1,
-            "maxItems": 5,
-            "items": {"type": "string", "format": "binary"},
-            "description": "images, each of them embedded by itself; JPEG, PNG, WebP or TIFF",
-        },
+        PHOTO_FIELD: photos_schema("images, each of them embedded by itself; JPEG, PNG, WebP or TIFF"),
         "role": {
             "type": "string",
             "enum": [role.value for role in Role],
