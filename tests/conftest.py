@@ -67,7 +67,8 @@ def trained_home(tiny_flora: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture
 def tiny_home(trained_home: Home, tmp_path: Path) -> Home:
     """A copy of the trained home that a test may change."""
-    shutil.copytree(trained_home.root, tmp_path / "home")
+    # Services that other tests run on the original leave their heat maps there.
+    shutil.copytree(trained_home.root, tmp_path / "home", ignore=shutil.ignore_patterns("explanations"))
     return Home(tmp_path / "home")
 
 

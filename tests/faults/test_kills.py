@@ -28,7 +28,7 @@ from models.errors import BundleError
 from models.home import Home
 from models.jobs import BuildRequest, JobQueue, JobState
 
-KILLS = int(os.environ.get("VOUCHER_TEST_KILLS", "6"))
+KILLS = int(os.environ.get("VOUCHER_TEST_KILLS", "4"))
 CPU = Compute.resolve("cpu", precision="float32")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
