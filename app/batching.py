@@ -1,5 +1,6 @@
 """One thread that runs the network, for as many waiting requests at a time as fit in a batch."""
 
+import logging
 import threading
 import time
 from collections import deque
@@ -12,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.encoder import Encoded
+
+logger = logging.getLogger(__name__)
 
 Pixels = NDArray[np.float32]
 T = TypeVar("T")
@@ -92,6 +95,8 @@ class Batcher:
         self._tasks: deque[_Task] = deque()
         self._arriving = 0
         self._closed = False
+        self._task_was_last = False
+        self._has_complained = False
         self._busy_since: float | None = None
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -115,25 +120,29 @@ class Batcher:
     def submit(self, network: Network, pixels: Pixels) -> "Future[Outputs]":
         """Outputs for the ``(P, 3, H, W)`` photos of one request; cancel the future to drop it."""
         waiting = _Waiting(network, pixels)
-        self._put(self._waiting, waiting)
+        with self._changed:
+            if self._can_take(waiting.future):
+                self._waiting.append(waiting)
         return waiting.future
 
     def run(self, work: Callable[[], T]) -> "Future[T]":
         """What `work` returns, called between two batches."""
         task = _Task(work)
-        self._put(self._tasks, task)
+        with self._changed:
+            if self._can_take(task.future):
+                self._tasks.append(task)
         return task.future
 
-    def _put(self, queue: deque[Any], item: Any) -> None:
-        with self._changed:
-            if self._closed:
-                item.future.cancel()
-                return
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="network", daemon=True)
-                self._thread.start()
-            queue.append(item)
-            self._changed.notify()
+    def _can_take(self, future: "Future[Any]") -> bool:
+        """Whether there is a thread, woken, that will look at the queues; called with the lock held."""
+        if self._closed:
+            future.cancel()
+            return False
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="network", daemon=True)
+            self._thread.start()
+        self._changed.notify()
+        return True
 
     def close(self) -> None:
         """Drop what has not begun and wait for what has."""
@@ -163,16 +172,19 @@ class Batcher:
             self._busy_since = None
 
     def _next(self) -> "_Task | list[_Waiting] | None":
-        """What to do next; None when closed. Tasks and batches take turns as they come."""
+        """What to do next; None when closed. Where there are both, tasks and batches take turns."""
         with self._changed:
             while not self._closed:
-                if self._tasks:
+                if self._tasks and not (self._task_was_last and self._waiting):
+                    self._task_was_last = True
                     return self._tasks.popleft()
                 batch = self._take()
+                self._task_was_last = False
                 if batch:
-                    self._observer.depth(len(self._waiting))
+                    self._tell(self._observer.depth, len(self._waiting))
                     return batch
-                if not self._waiting:
+                # A task may have come while a request was waited for that is gone now.
+                if not self._waiting and not self._tasks:
                     self._changed.wait()
             return None
 
@@ -209,7 +221,7 @@ class Batcher:
 
     def _run_batch(self, batch: list[_Waiting]) -> None:
         pixels = batch[0].pixels if len(batch) == 1 else np.concatenate([w.pixels for w in batch])
-        self._observer.batch(len(pixels))
+        self._tell(self._observer.batch, len(pixels))
         began = time.monotonic()
         try:
             encoded = batch[0].network.encode(pixels)
@@ -226,6 +238,15 @@ class Batcher:
             rows = slice(start, start := start + len(waiting.pixels))
             part = Encoded(encoded.logits[rows], encoded.embeddings[rows])
             waiting.future.set_result(Outputs(part, began - waiting.since, seconds))
+
+    def _tell(self, what: Callable[[int], None], count: int) -> None:
+        """Counting may fail, for example on a full disk; this thread must not, since nothing is answered without it."""
+        try:
+            what(count)
+        except Exception:
+            if not self._has_complained:
+                logger.exception("what the network does cannot be counted")
+            self._has_complained = True
 
 
 def _run_task(task: _Task) -> None:

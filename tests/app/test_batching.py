@@ -1,6 +1,7 @@
+import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 
 import numpy as np
 import pytest
@@ -170,6 +171,70 @@ def test_other_work_runs_between_batches_in_the_same_thread(make: Make) -> None:
     with pytest.raises(ZeroDivisionError):
         failing.result(10)
     waiting.result(10)
+
+
+def test_batches_and_other_work_take_turns(make: Make) -> None:
+    batcher, net = make(max_batch=1), Net()
+    busy(batcher, net)
+    order: list[str] = []
+
+    def note(what: str) -> Callable[[object], None]:
+        return lambda _: order.append(what)
+
+    waiting: list[Future[object]] = []
+    for number in range(3):
+        waiting += [batcher.run(lambda: None), batcher.submit(net, photos(number))]
+        waiting[-2].add_done_callback(note("work"))
+        waiting[-1].add_done_callback(note("batch"))
+    net.hold.set()
+    for future in waiting:
+        future.result(10)
+    assert order == ["work", "batch"] * 3
+
+
+def test_work_that_comes_while_a_request_is_waited_for_that_is_gone_then_is_done(make: Make) -> None:
+    batcher, net = make(max_wait_seconds=60.0), Net()
+    batcher.expect(1)
+    waiting = batcher.submit(net, photos(1))
+    assert not net.entered.acquire(timeout=0.1)
+    with batcher._changed:  # the thread gets to see both at once
+        assert waiting.cancel()
+        work = batcher.run(lambda: "done")
+    assert work.result(10) == "done"
+
+
+def test_no_request_is_lost_however_the_threads_are_interleaved(make: Make) -> None:
+    """Requests come in at the very moment at which a batch is taken."""
+    batcher, net = make(), Net()
+    answered: list[int] = []
+
+    def ask() -> None:
+        for number in range(200):
+            batcher.submit(net, photos(number)).result(5)
+        answered.append(200)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        clients = [threading.Thread(target=ask) for _ in range(6)]
+        for client in clients:
+            client.start()
+        for client in clients:
+            client.join(60)
+    finally:
+        sys.setswitchinterval(before)
+    assert answered == [200] * 6
+
+
+def test_counting_that_fails_stops_nothing(make: Make, watch: Watch, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(count: int) -> None:
+        raise OSError("no space left on device")
+
+    batcher, net = make(), Net()
+    watch.batch = watch.depth = fail
+    for value in (1, 2):
+        assert batcher.submit(net, photos(value)).result(10).encoded.logits.tolist() == [[2 * value]]
+    assert [record.message for record in caplog.records] == ["what the network does cannot be counted"]
 
 
 def test_closing_drops_what_has_not_begun_and_ends_what_has(make: Make) -> None:
