@@ -1,4 +1,4 @@
-"""One thread that runs the network, for as many waiting requests at a time as fit in a batch."""
+"""Threads that run the network, each for as many waiting requests at a time as are its share."""
 
 import logging
 import threading
@@ -32,7 +32,7 @@ class Network(Protocol):
 
 
 class BatchObserver(Protocol):
-    """Is told what the network does; called from its thread."""
+    """Is told what the network does; called from its threads."""
 
     def batch(self, size: int) -> None:
         """A batch of `size` photos begins."""
@@ -68,14 +68,28 @@ class _Task:
     future: "Future[Any]" = field(default_factory=Future)
 
 
-class Batcher:
-    """Runs the network in a thread of its own.
+@dataclass(slots=True)
+class _Lane:
+    """A thread that runs the network."""
 
-    A batch begins when the network is free: with what waits by then, the longest waiting first, up to `max_batch`
-    photos of requests that share a network (the photos of one request are never parted). While other requests'
-    photos are being decoded it waits for them, at most `max_wait_seconds`; a lone request never waits. Requests that
-    were cancelled are dropped before their batch begins. A batch that fails is run again request by request, so that
-    one bad request spoils no other's answer.
+    number: int
+    thread: threading.Thread | None = None
+    busy_since: float | None = None
+    is_alone: bool | None = None
+
+
+class Batcher:
+    """Runs the network in threads of its own, `lanes` of them.
+
+    A batch begins when a lane is free: with what waits by then, the longest waiting first, as far as requests share a
+    network (the photos of one request are never parted). Lanes that are free at the same time share what waits; in all
+    of them together there are at most `max_batch` photos, but for a request that has more. While other requests'
+    photos are being decoded a lane waits for them, at most `max_wait_seconds`; a lone request never waits. Requests
+    that were cancelled are dropped before their batch begins. A batch that fails is run again request by request, so
+    that one bad request spoils no other's answer.
+
+    Several lanes suit a CPU: a product that is split over its cores ends when the slowest of them is done, which
+    decoding and answering delay, while lanes with a core each wait for nobody. A request that is alone has all cores.
     """
 
     def __init__(
@@ -84,28 +98,31 @@ class Batcher:
         max_batch: int,
         max_wait_seconds: float,
         observer: BatchObserver,
-        prepare: Callable[[], None] | None = None,
+        lanes: int = 1,
+        prepare: Callable[[bool], None] | None = None,
     ) -> None:
-        """`prepare` is called once by the thread, before its first batch."""
-        self._max_batch = max_batch
+        """`prepare` is called by a lane's thread with whether it is the only one at work, when that changes."""
         self._max_wait_seconds = max_wait_seconds
+        self._most_photos = max(1, max_batch // lanes)
         self._observer = observer
         self._prepare = prepare
+        # A lane takes something only when those before it are busy, so that the first one alone is ever alone: every
+        # thread that has once computed on several cores keeps helpers for them.
+        self._lanes = [_Lane(number) for number in range(lanes)]
         self._waiting: deque[_Waiting] = deque()
         self._tasks: deque[_Task] = deque()
         self._arriving = 0
         self._closed = False
         self._task_was_last = False
         self._has_complained = False
-        self._busy_since: float | None = None
+        self._task_runs = False
         self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
 
     @property
     def busy_seconds(self) -> float:
-        """How long the thread has been at its present batch or task; 0 while it waits for one."""
-        since = self._busy_since
-        return 0.0 if since is None else time.monotonic() - since
+        """How long a lane has been at its present batch or task, the longest of all; 0 while all wait for one."""
+        begun = [lane.busy_since for lane in self._lanes if lane.busy_since is not None]
+        return time.monotonic() - min(begun) if begun else 0.0
 
     def observe(self, observer: BatchObserver) -> None:
         """Tell `observer` from now on."""
@@ -115,7 +132,7 @@ class Batcher:
         """So many more requests (fewer when negative) are about to be submitted."""
         with self._changed:
             self._arriving += requests
-            self._changed.notify()
+            self._changed.notify_all()
 
     def submit(self, network: Network, pixels: Pixels) -> "Future[Outputs]":
         """Outputs for the ``(P, 3, H, W)`` photos of one request; cancel the future to drop it."""
@@ -138,10 +155,11 @@ class Batcher:
         if self._closed:
             future.cancel()
             return False
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="network", daemon=True)
-            self._thread.start()
-        self._changed.notify()
+        for lane in self._lanes:
+            if lane.thread is None:
+                lane.thread = threading.Thread(target=self._work, args=(lane,), name="network", daemon=True)
+                lane.thread.start()
+        self._changed.notify_all()
         return True
 
     def close(self) -> None:
@@ -155,38 +173,63 @@ class Batcher:
             self._waiting.clear()
             self._tasks.clear()
             self._changed.notify_all()
-        if self._thread is not None:
-            self._thread.join()
+        for lane in self._lanes:
+            if lane.thread is not None:
+                lane.thread.join()
 
-    def _work(self) -> None:
-        if self._prepare is not None:
-            self._prepare()
-        while (found := self._next()) is not None:
-            self._busy_since = time.monotonic()
+    def _work(self, lane: _Lane) -> None:
+        while (found := self._next(lane)) is not None:
             if isinstance(found, _Task):
                 _run_task(found)
             else:
                 self._run_batch(found)
             # A request's pixels, and the bundle that answers it, are not kept until the next one comes.
+            is_task = isinstance(found, _Task)
             del found
-            self._busy_since = None
+            with self._changed:
+                self._task_runs = self._task_runs and not is_task
+                lane.busy_since = None
+                self._changed.notify_all()
 
-    def _next(self) -> "_Task | list[_Waiting] | None":
-        """What to do next; None when closed. Where there are both, tasks and batches take turns."""
+    def _next(self, lane: _Lane) -> "_Task | list[_Waiting] | None":
+        """What the lane does next; None when closed. Where there are both, tasks and batches take turns."""
         with self._changed:
             while not self._closed:
-                if self._tasks and not (self._task_was_last and self._waiting):
-                    self._task_was_last = True
-                    return self._tasks.popleft()
-                batch = self._take()
-                self._task_was_last = False
-                if batch:
-                    self._tell(self._observer.depth, len(self._waiting))
-                    return batch
-                # A task may have come while a request was waited for that is gone now.
-                if not self._waiting and not self._tasks:
+                found = self._task_or_batch() if self._is_next(lane) else None
+                if found:
+                    lane.busy_since = time.monotonic()
+                    self._changed.notify_all()  # the lane behind may take what is left
+                    self._prepare_for(lane)
+                    return found
+                # Something may have come while a request was waited for that is gone now.
+                if not self._is_next(lane) or not (self._waiting or self._can_run_task):
                     self._changed.wait()
             return None
+
+    def _prepare_for(self, lane: _Lane) -> None:
+        others = any(each.busy_since is not None for each in self._lanes if each is not lane)
+        is_alone = not (others or self._waiting or self._arriving)
+        if is_alone != lane.is_alone and self._prepare is not None:
+            self._prepare(is_alone)
+        lane.is_alone = is_alone
+
+    def _is_next(self, lane: _Lane) -> bool:
+        return all(before.busy_since is not None for before in self._lanes[: lane.number])
+
+    @property
+    def _can_run_task(self) -> bool:
+        """One at a time: a task may need as much memory as a batch."""
+        return bool(self._tasks) and not self._task_runs
+
+    def _task_or_batch(self) -> "_Task | list[_Waiting] | None":
+        if self._can_run_task and not (self._task_was_last and self._waiting):
+            self._task_was_last = self._task_runs = True
+            return self._tasks.popleft()
+        batch = self._take()
+        self._task_was_last = False
+        if batch:
+            self._tell(self._observer.depth, len(self._waiting))
+        return batch
 
     def _take(self) -> list[_Waiting]:
         """The next batch, waited for; empty when there is none (yet)."""
@@ -195,26 +238,33 @@ class Batcher:
             if first.future.cancelled():
                 self._waiting.popleft()
                 continue
-            chosen = self._companions(first)
+            chosen = self._companions(first, self._most_photos)
             left = first.since + self._max_wait_seconds - time.monotonic()
-            is_full = sum(len(c.pixels) for c in chosen) >= self._max_batch
+            is_full = sum(len(c.pixels) for c in chosen) >= self._most_photos
             if not is_full and self._arriving > 0 and left > 0:
                 self._changed.wait(left)
                 continue
+            chosen = self._companions(first, self._share())
             taken = set(map(id, chosen))
             self._waiting = deque(w for w in self._waiting if id(w) not in taken)
             return [w for w in chosen if w.future.set_running_or_notify_cancel()]
         return []
 
-    def _companions(self, first: _Waiting) -> list[_Waiting]:
-        """`first` and those after it that share its network, as many as fit."""
+    def _share(self) -> int:
+        """Photos that one of the free lanes takes of all that wait."""
+        free = sum(lane.busy_since is None for lane in self._lanes)
+        waiting = sum(len(w.pixels) for w in self._waiting if not w.future.cancelled())
+        return min(self._most_photos, -(-waiting // free))
+
+    def _companions(self, first: _Waiting, most: int) -> list[_Waiting]:
+        """`first` and those after it that share its network, up to `most` photos."""
         chosen, photos = [first], len(first.pixels)
         for other in list(self._waiting)[1:]:
-            if photos >= self._max_batch:
+            if photos >= most:
                 break
             if other.future.cancelled() or other.network.encoder is not first.network.encoder:
                 continue
-            if photos + len(other.pixels) <= self._max_batch:
+            if photos + len(other.pixels) <= most:
                 chosen.append(other)
                 photos += len(other.pixels)
         return chosen

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from app.cpu_share import network_threads
+from app.cpu_share import network_share
 from app.serving import Missing, Serving, open_collection, queue_for
 from app.settings import Settings, home_of
 from models.artifacts import active_artifact_id
@@ -135,13 +135,13 @@ def load_serving(settings: Settings) -> Serving:
     def load(bundle_id: str, current: Identifier | None) -> Identifier:
         # OpenMP keeps threads for every thread that has once computed in parallel. When these are more than the cores
         # it stops waiting for work actively, and each layer of the network takes several times as long: a photo took
-        # 37 ms in place of 14. So the network's thread is the only one that computes in parallel.
+        # 37 ms in place of 14. So the network's lanes are the only threads that compute in parallel.
         limit_threads(1)
         return Identifier.load(home, compute, bundle_id, model=None if current is None else current.bundle.model)
 
     absent = Missing("the service is starting")
-    threads = network_threads(settings)
-    serving = Serving(queue_for(settings, prepare=lambda: limit_threads(threads)), absent, absent)
+    share = network_share(settings, on_cpu=compute.cuda_index is None)
+    serving = Serving(queue_for(settings, share=share, limit_threads=limit_threads), absent, absent)
     watch = BundleWatch(home, serving, load)
     watch.look()
     serving.attach(watch)

@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 
-from app.cpu_share import decode_threads, network_threads
+from app.cpu_share import decode_threads, network_cores
 from app.settings import PREFIX, Settings
 
 # The command line belongs to another layer: it is found as it is installed.
@@ -41,7 +41,7 @@ def serving_environment(settings: Settings) -> dict[str, str]:
         "device": settings.device,
         "workers": 1,
         "worker": "false",
-        "cpu_threads": network_threads(settings),
+        "cpu_threads": network_cores(settings),
         "decode_workers": decode_threads(settings),
     }
     return {PREFIX + name.upper(): str(value) for name, value in given.items()}

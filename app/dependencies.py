@@ -23,51 +23,51 @@ from models.home import Home
 from models.jobs import JobQueue
 
 
-def get_settings(request: Request) -> Settings:
+async def get_settings(request: Request) -> Settings:
     """Settings of this service."""
     settings: Settings = request.app.state.settings
     return settings
 
 
-def get_serving(request: Request) -> Serving:
+async def get_serving(request: Request) -> Serving:
     """What the service holds now."""
     serving: Serving = request.app.state.serving
     return serving
 
 
-def get_upload_budget(request: Request) -> UploadBudget:
+async def get_upload_budget(request: Request) -> UploadBudget:
     """The memory that all uploads share."""
     budget: UploadBudget = request.app.state.upload_budget
     return budget
 
 
-def get_catalogue(serving: Annotated[Serving, Depends(get_serving)]) -> Catalogue:
+async def get_catalogue(serving: Annotated[Serving, Depends(get_serving)]) -> Catalogue:
     """The catalogue. Raises `NotReady`."""
     return serving.collection.catalogue
 
 
-def get_directory(serving: Annotated[Serving, Depends(get_serving)]) -> SpeciesDirectory:
+async def get_directory(serving: Annotated[Serving, Depends(get_serving)]) -> SpeciesDirectory:
     """The species with their counts. Raises `NotReady`."""
     return serving.collection.directory
 
 
-def get_renditions(serving: Annotated[Serving, Depends(get_serving)]) -> Renditions:
+async def get_renditions(serving: Annotated[Serving, Depends(get_serving)]) -> Renditions:
     """Thumbnails of the sheets. Raises `NotReady`."""
     return serving.collection.renditions
 
 
-def get_home(settings: Annotated[Settings, Depends(get_settings)]) -> Home:
+async def get_home(settings: Annotated[Settings, Depends(get_settings)]) -> Home:
     """The home that is served."""
     return home_of(settings)
 
 
-def get_jobs(request: Request) -> JobQueue:
+async def get_jobs(request: Request) -> JobQueue:
     """The queue of long work."""
     jobs: JobQueue = request.app.state.jobs
     return jobs
 
 
-def get_event_streams(request: Request) -> EventStreams:
+async def get_event_streams(request: Request) -> EventStreams:
     """Room for clients that follow jobs."""
     streams: EventStreams = request.app.state.event_streams
     return streams
@@ -93,25 +93,25 @@ async def may_look_behind(request: Request) -> Access:
     return await check_access(request, Scope.CURATE)
 
 
-def get_probe(request: Request) -> ReadinessProbe:
+async def get_probe(request: Request) -> ReadinessProbe:
     """What looks at whether the service can identify plants."""
     probe: ReadinessProbe = request.app.state.probe
     return probe
 
 
-def get_state_figures(request: Request) -> StateFigures:
+async def get_state_figures(request: Request) -> StateFigures:
     """What the service and its home are like now."""
     figures: StateFigures = request.app.state.state_figures
     return figures
 
 
-def get_metrics(request: Request) -> ServiceMetrics:
+async def get_metrics(request: Request) -> ServiceMetrics:
     """What counts answers."""
     metrics: ServiceMetrics = request.app.state.metrics
     return metrics
 
 
-def get_remote_images(request: Request) -> RemoteImages:
+async def get_remote_images(request: Request) -> RemoteImages:
     """What fetches images from addresses."""
     images: RemoteImages = request.app.state.remote_images
     return images
@@ -122,13 +122,13 @@ async def may_ask(request: Request) -> Access:
     return await check_access(request, Scope.IDENTIFY)
 
 
-def get_explainer(request: Request) -> Explainer:
+async def get_explainer(request: Request) -> Explainer:
     """What makes heat maps and keeps them."""
     explainer: Explainer = request.app.state.explainer
     return explainer
 
 
-def get_kept_photos(request: Request) -> KeptPhotos | None:
+async def get_kept_photos(request: Request) -> KeptPhotos | None:
     """What keeps the photos that are sent; None unless the operator wants that."""
     kept_photos: KeptPhotos | None = request.app.state.kept_photos
     return kept_photos

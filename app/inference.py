@@ -1,4 +1,4 @@
-"""Takes photos off the event loop: a few threads decode, one thread runs the network, a few work out answers."""
+"""Takes photos off the event loop: a few threads decode, one or more run the network, a few work out answers."""
 
 import asyncio
 import time
@@ -67,7 +67,7 @@ class InferenceQueue:
     """Bounded way to the network.
 
     The identifier comes with each request, so that a request ends with the bundle that it began with while later ones
-    are answered by another; one network thread serves them all, in batches (see `Batcher`). At most `queue_limit`
+    are answered by another; the network's lanes serve them all, in batches (see `Batcher`). At most `queue_limit`
     requests are in work or wait; one more raises `ServiceOverloaded`. At most `decode_workers` photos exist as full
     images at one time, which bounds memory whatever is sent: what waits for the network is small, upright and already
     of the network's size.
@@ -83,9 +83,10 @@ class InferenceQueue:
         max_batch: int = 16,
         max_wait_seconds: float = 0.005,
         observer: Observer | None = None,
-        prepare: Callable[[], None] | None = None,
+        lanes: int = 1,
+        prepare: Callable[[bool], None] | None = None,
     ) -> None:
-        """`prepare` is called once by the network's thread."""
+        """`lanes` and `prepare` as in `Batcher`."""
         self._queue_limit = queue_limit
         self._max_pixels = max_pixels
         self._timeout_seconds = timeout_seconds
@@ -94,7 +95,11 @@ class InferenceQueue:
         self._decoders = ThreadPoolExecutor(decode_workers, thread_name_prefix="decode")
         self._answers = ThreadPoolExecutor(_ANSWER_THREADS, thread_name_prefix="answer")
         self._batcher = Batcher(
-            max_batch=max_batch, max_wait_seconds=max_wait_seconds, observer=self._observer, prepare=prepare
+            max_batch=max_batch,
+            max_wait_seconds=max_wait_seconds,
+            observer=self._observer,
+            lanes=lanes,
+            prepare=prepare,
         )
 
     @property
@@ -109,7 +114,7 @@ class InferenceQueue:
 
     @property
     def busy_seconds(self) -> float:
-        """How long the network has been at one batch; 0 while it waits."""
+        """How long the network has been at one batch; 0 while it waits for the next."""
         return self._batcher.busy_seconds
 
     def observe(self, observer: Observer) -> None:
@@ -139,7 +144,7 @@ class InferenceQueue:
         return await self._admit(self._answer(identifier, photos, then), client_gone)
 
     async def on_network(self, work: Callable[[], T], *, client_gone: Callable[[], Awaitable[None]] | None = None) -> T:
-        """What `work` returns, called by the network's thread between two batches. Raises as `ask` does."""
+        """What `work` returns, called by a thread of the network between two batches. Raises as `ask` does."""
         return await self._admit(asyncio.wrap_future(self._batcher.run(work)), client_gone)
 
     async def _admit(self, answer: Awaitable[T], client_gone: Callable[[], Awaitable[None]] | None) -> T:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from app.cpu_share import decode_threads
+from app.cpu_share import NetworkShare, decode_threads
 from app.error_responses import NotReady
 from app.inference import InferenceQueue, Observer
 from app.renditions import Renditions
@@ -126,9 +126,18 @@ def open_collection(home: Home) -> OpenCatalogue:
 
 
 def queue_for(
-    settings: Settings, observer: Observer | None = None, prepare: Callable[[], None] | None = None
+    settings: Settings,
+    observer: Observer | None = None,
+    *,
+    share: NetworkShare | None = None,
+    limit_threads: Callable[[int], None] = lambda count: None,
 ) -> InferenceQueue:
-    """The way to the network, within the limits of the settings; `prepare` is called once by the network's thread."""
+    """The way to the network, within the limits of the settings.
+
+    `share` divides the cores among the network's lanes, of which there is one without; they call `limit_threads` with
+    how many are theirs.
+    """
+    share = share or NetworkShare()
     return InferenceQueue(
         queue_limit=settings.queue_limit,
         decode_workers=decode_threads(settings),
@@ -137,5 +146,6 @@ def queue_for(
         max_batch=settings.max_batch,
         max_wait_seconds=settings.batch_wait_seconds,
         observer=observer,
-        prepare=prepare,
+        lanes=share.lanes,
+        prepare=lambda is_alone: limit_threads(share.threads_of_lane(is_alone=is_alone)),
     )

@@ -1,7 +1,9 @@
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,8 +59,8 @@ def watch() -> Watch:
 def make(watch: Watch) -> Iterator[Make]:
     made: list[Batcher] = []
 
-    def make(max_batch: int = 4, max_wait_seconds: float = 0.0) -> Batcher:
-        made.append(Batcher(max_batch=max_batch, max_wait_seconds=max_wait_seconds, observer=watch))
+    def make(max_batch: int = 4, max_wait_seconds: float = 0.0, **more: Any) -> Batcher:
+        made.append(Batcher(max_batch=max_batch, max_wait_seconds=max_wait_seconds, observer=watch, **more))
         return made[-1]
 
     yield make
@@ -71,6 +73,14 @@ def busy(batcher: Batcher, net: Net) -> None:
     net.hold.clear()
     batcher.submit(net, photos(0))
     assert net.entered.acquire(timeout=10)
+
+
+def rests(batcher: Batcher) -> None:
+    """Returns when no lane is at work: an answer is there a moment before its lane is free."""
+    deadline = time.monotonic() + 10
+    while batcher.busy_seconds:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 def test_what_waits_shares_a_batch_and_each_gets_its_own(make: Make, watch: Watch) -> None:
@@ -203,9 +213,10 @@ def test_work_that_comes_while_a_request_is_waited_for_that_is_gone_then_is_done
     assert work.result(10) == "done"
 
 
-def test_no_request_is_lost_however_the_threads_are_interleaved(make: Make) -> None:
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_no_request_is_lost_however_the_threads_are_interleaved(make: Make, lanes: int) -> None:
     """Requests come in at the very moment at which a batch is taken."""
-    batcher, net = make(), Net()
+    batcher, net = make(lanes=lanes), Net()
     answered: list[int] = []
 
     def ask() -> None:
@@ -254,16 +265,104 @@ def test_closing_drops_what_has_not_begun_and_ends_what_has(make: Make) -> None:
     assert batcher.submit(net, photos(3)).cancelled()
 
 
-def test_the_thread_is_prepared_once_before_its_first_batch(watch: Watch) -> None:
-    prepared: list[str] = []
-    batcher = Batcher(
-        max_batch=1,
-        max_wait_seconds=0.0,
-        observer=watch,
-        prepare=lambda: prepared.append(threading.current_thread().name),
-    )
-    net = Net()
+class Prepared:
+    """Notes what lanes are told, by thread."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, bool]] = []
+
+    def __call__(self, is_alone: bool) -> None:
+        assert threading.current_thread().name == "network"
+        self.told.append((threading.get_ident(), is_alone))
+
+
+def test_a_lane_is_prepared_when_it_becomes_the_only_one_and_when_it_no_longer_is(make: Make) -> None:
+    prepared = Prepared()
+    batcher, net = make(lanes=2, prepare=prepared), Net()
+    for value in (1, 2):
+        batcher.submit(net, photos(value)).result(10)
+        rests(batcher)
+    (first, _), *_ = prepared.told
+    assert prepared.told == [(first, True)]
+    other = Net()
+    busy(batcher, other)
+    beside = batcher.submit(other, photos(3))
+    assert other.entered.acquire(timeout=10)
+    (second,) = {lane for lane, _ in prepared.told} - {first}
+    assert prepared.told == [(first, True), (second, False)]
+    other.hold.set()
+    beside.result(10)
+    rests(batcher)
+    batcher.submit(other, photos(4)).result(10)
+    assert prepared.told == [(first, True), (second, False)]
+
+
+def test_a_lane_of_one_counts_others_that_wait(make: Make) -> None:
+    prepared = Prepared()
+    batcher, net = make(max_batch=1, prepare=prepared), Net()
+    busy(batcher, net)
+    waiting = [batcher.submit(net, photos(1)) for _ in range(2)]
+    net.hold.set()
+    for future in waiting:
+        future.result(10)
+    assert [is_alone for _, is_alone in prepared.told] == [True, False, True]
+
+
+def test_lanes_share_what_waits_and_work_at_the_same_time(make: Make, watch: Watch) -> None:
+    batcher, net = make(max_batch=8, lanes=2), Net()
+    net.hold.clear()
+    with batcher._changed:  # both lanes get to see all of them
+        waiting = [batcher.submit(net, photos(value)) for value in range(6)]
     for _ in range(2):
-        batcher.submit(net, photos(1)).result(10)
-    batcher.close()
-    assert prepared == ["network"]
+        assert net.entered.acquire(timeout=10)
+    assert batcher.busy_seconds > 0
+    assert net.batches == [3, 3]
+    net.hold.set()
+    assert [future.result(10).encoded.logits.item() for future in waiting] == [2 * value for value in range(6)]
+
+
+def test_all_lanes_together_hold_no_more_photos_than_a_batch_may(make: Make) -> None:
+    batcher, net = make(max_batch=8, lanes=2), Net()
+    net.hold.clear()
+    with batcher._changed:
+        waiting = [batcher.submit(net, photos(1)) for _ in range(20)]
+    for _ in range(2):
+        assert net.entered.acquire(timeout=10)
+    assert net.batches == [4, 4]
+    net.hold.set()
+    for future in waiting:
+        future.result(10)
+    assert max(net.batches) == 4
+
+
+def test_a_second_lane_rests_while_the_first_is_free(make: Make) -> None:
+    batcher, net = make(lanes=2), Net()
+    threads: set[int] = set()
+
+    def note(is_alone: bool) -> None:
+        threads.add(threading.get_ident())
+
+    batcher._prepare = note
+    for value in range(20):
+        batcher.submit(net, photos(value)).result(10)
+        rests(batcher)
+    assert len(threads) == 1
+
+
+def test_only_one_lane_does_other_work(make: Make) -> None:
+    batcher, net = make(lanes=2), Net()
+    running, most, lock = 0, 0, threading.Lock()
+
+    def work() -> None:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        net.entered.acquire(timeout=0.02)
+        with lock:
+            running -= 1
+
+    for future in [batcher.run(work) for _ in range(5)]:
+        future.result(10)
+    assert most == 1
+    assert batcher.submit(net, photos(1)).result(10).encoded.logits.tolist() == [[2]]
