@@ -12,8 +12,8 @@ from starlette.requests import HTTPConnection
 
 from app.access_control import AccessControl, Admission, Quota
 from app.access_offer import Offer, Source, offer_of
-from app.error_responses import AccessRefused, KeyMissing, ScopeMissing
 from app.foreign_pages import refuse_foreign_pages
+from app.refusals import AccessRefused, KeyMissing, ScopeMissing
 from app.settings import Settings
 from models.api_keys import ApiKey, Scope
 from models.api_keys_usage import Charge

@@ -7,7 +7,8 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.access import AccessNote, give_back, note_of
-from app.error_responses import TABLE, ClientGone, NoKnownPlant, NotReady
+from app.error_responses import TABLE
+from app.refusals import ClientGone, NoKnownPlant, NotReady
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import TypeVar
 
 from app.access_throttle import FailureThrottle
-from app.error_responses import KeyWrong, NotReady, QuotaSpent, RateExceeded
+from app.refusals import KeyWrong, NotReady, QuotaSpent, RateExceeded
 from app.settings import Settings, home_of
 from app.this_machine import is_loopback
 from models.api_keys import ApiKey, KeyState, fits, key_id_of

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from app.error_responses import TooManyFailures
+from app.refusals import TooManyFailures
 
 FAILURES_AT_ONCE = 10
 SECONDS_PER_FAILURE = 6.0

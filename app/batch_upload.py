@@ -17,7 +17,7 @@ from python_multipart.multipart import MultipartParser
 from starlette.datastructures import Headers
 from starlette.types import Receive
 
-from app.error_responses import MalformedRequest, RequestTooLarge, UnacceptableForm
+from app.refusals import MalformedRequest, RequestTooLarge, UnacceptableForm
 from app.uploads import FormAssembler, FormShape, UploadShare, body_chunks, boundary_of
 from models.answer_values import one_line
 from models.batches import BatchDraft, BatchPlant

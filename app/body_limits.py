@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.error_responses import BodyTimeout, RequestTooLarge, note_problem, problem_for, row_for
+from app.error_responses import note_problem, problem_for, row_for
+from app.refusals import BodyTimeout, RequestTooLarge
 
 MEBIBYTE = 1024 * 1024
 

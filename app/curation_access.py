@@ -6,8 +6,8 @@ from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 
 from app.access import Scope, check_access, control_of
-from app.error_responses import CurationOff
 from app.foreign_pages import refuse_foreign_pages
+from app.refusals import CurationOff
 from app.settings import Settings
 from app.this_machine import came_through_a_proxy, host_name, is_loopback
 from models.plain_text import curator_name

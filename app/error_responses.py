@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -12,6 +12,33 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
+from app.refusals import (
+    AddressTooLong,
+    AnswerTimeout,
+    BatchUnfinished,
+    BodyTimeout,
+    ClientGone,
+    CurationOff,
+    ExplanationsOff,
+    ForeignPage,
+    KeyMissing,
+    KeyWrong,
+    MalformedRequest,
+    MetricsRefused,
+    NoKnownPlant,
+    NotReady,
+    QuotaSpent,
+    RateExceeded,
+    RemoteImageRefused,
+    RequestTooLarge,
+    ScopeMissing,
+    ShuttingDown,
+    TooManyFailures,
+    UnacceptableForm,
+    UnknownExplanation,
+    UnknownProject,
+    UnsupportedUpload,
+)
 from models.errors import (
     BundleError,
     CatalogueBusy,
@@ -34,123 +61,9 @@ from models.errors import (
     VoucherError,
 )
 
-if TYPE_CHECKING:
-    from app.access_control import Admission
-
 logger = logging.getLogger(__name__)
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
-
-
-class RequestRefused(VoucherError):
-    """The request itself is wrong; the message tells its sender how."""
-
-
-class MalformedRequest(RequestRefused):
-    """The body is not the multipart form that its head announces."""
-
-
-class UnacceptableForm(RequestRefused):
-    """A form field is missing, unknown, out of range or there too often."""
-
-
-class UnsupportedUpload(RequestRefused):
-    """The body, or a photo in it, is of a media type that is not accepted."""
-
-
-class RequestTooLarge(RequestRefused):
-    """The body has more bytes than are accepted."""
-
-
-class UnknownExplanation(RequestRefused):
-    """There is no such heat map, or it has expired."""
-
-
-class BodyTimeout(RequestRefused):
-    """The body did not arrive in time."""
-
-
-class AccessRefused(RequestRefused):
-    """The request is not let in; `admission` is what its key still has, where that is the reason."""
-
-    def __init__(
-        self, message: str, *, retry_after_seconds: int | None = None, admission: "Admission | None" = None
-    ) -> None:
-        super().__init__(message)
-        self.retry_after_seconds = retry_after_seconds
-        self.admission = admission
-
-
-class KeyMissing(AccessRefused):
-    """This needs an API key, and the request shows none."""
-
-
-class KeyWrong(AccessRefused):
-    """The key that the request shows is none of this service, or no longer."""
-
-
-class ScopeMissing(AccessRefused):
-    """The key is for other things."""
-
-
-class TooManyFailures(AccessRefused):
-    """Too many wrong keys came from the client's address."""
-
-
-class RateExceeded(AccessRefused):
-    """The key has asked too often within a minute."""
-
-
-class QuotaSpent(AccessRefused):
-    """The key has identified as many plants today as it may."""
-
-
-class CurationOff(RequestRefused):
-    """The collection cannot be changed over HTTP here."""
-
-
-class ForeignPage(RequestRefused):
-    """A page of another site sends the request from its visitor's browser."""
-
-
-class MetricsRefused(RequestRefused):
-    """The request may not read the metrics."""
-
-
-class RemoteImageRefused(RequestRefused):
-    """An image cannot be fetched from the address that is given for it."""
-
-
-class AddressTooLong(RequestRefused):
-    """The request's own address is longer than is read."""
-
-
-class UnknownProject(RequestRefused):
-    """There is no such flora to look the plant up in (Pl@ntNet's word: project)."""
-
-
-class NoKnownPlant(RequestRefused):
-    """The photos show no plant that the index knows."""
-
-
-class BatchUnfinished(RequestRefused):
-    """The results of a batch were asked for before it is done."""
-
-
-class ClientGone(RequestRefused):
-    """The client closed the connection before it had its answer."""
-
-
-class AnswerTimeout(VoucherError):
-    """The answer was not ready in time."""
-
-
-class ShuttingDown(VoucherError):
-    """The service ends, and has waited for the request as long as it may."""
-
-
-class NotReady(VoucherError):
-    """There is nothing to answer from: no catalogue or no bundle could be loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +95,7 @@ TABLE: dict[type[Exception], Row] = {
         headers={"WWW-Authenticate": f'{_BEARER}, error="insufficient_scope"'},
     ),
     CurationOff: Row(403, "curation-off", "The collection cannot be changed here"),
+    ExplanationsOff: Row(403, "explanations-off", "Heat maps are switched off here"),
     ForeignPage: Row(403, "foreign-page", "Another site's page may not change the collection"),
     MetricsRefused: Row(403, "metrics-refused", "The metrics may not be read"),
     UnknownSpecies: Row(404, "unknown-species", "There is no such species"),

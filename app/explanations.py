@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
-from app.error_responses import ClientGone
 from app.inference import Looked
+from app.refusals import ClientGone
 from app.schemas import ExplanationBody
 from app.serving import Serving
 from app.settings import Settings, home_of

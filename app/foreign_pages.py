@@ -4,7 +4,7 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 
-from app.error_responses import ForeignPage
+from app.refusals import ForeignPage
 
 _OWN_PAGES = ("same-origin", "none")
 _DEFAULT_PORTS = {"http": 80, "https": 443}

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from app.error_responses import UnacceptableForm
+from app.refusals import UnacceptableForm
 from app.uploads import FormShape
 from models.candidate_filter import CandidateFilter
 from models.specimens import Organ

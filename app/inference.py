@@ -11,13 +11,14 @@ import numpy as np
 from PIL import Image
 
 from app.batching import Batcher, BatchObserver, Network, Pixels
-from app.error_responses import AnswerTimeout, ClientGone
+from app.refusals import AnswerTimeout, ClientGone
 from models.encoder import Encoded
 from models.errors import ImageTooLarge, ServiceOverloaded, UnreadableImage
 
 T = TypeVar("T")
 
-_ANSWER_THREADS = 2
+_ANSWER_THREADS = 16
+"""They work out answers in a moment, but wait for the catalogue when its database is slow or gone."""
 
 
 class Observer(BatchObserver, Protocol):

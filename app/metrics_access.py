@@ -4,7 +4,7 @@ import hmac
 
 from starlette.requests import HTTPConnection
 
-from app.error_responses import MetricsRefused
+from app.refusals import MetricsRefused
 from app.settings import Settings
 from app.this_machine import is_of_this_machine
 

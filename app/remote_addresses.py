@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import httpx2
 
-from app.error_responses import RemoteImageRefused
+from app.refusals import RemoteImageRefused
 
 MAX_ADDRESS_LENGTH = 2048
 

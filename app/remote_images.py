@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
 
-from app.error_responses import RemoteImageRefused, UnsupportedUpload
+from app.refusals import RemoteImageRefused, UnsupportedUpload
 from app.remote_addresses import RemoteAddress, is_public, read_address
 from app.uploads import UploadShare
 from models.errors import ImageTooLarge, InvalidImage, UnreadableImage

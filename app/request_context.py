@@ -7,8 +7,9 @@ import uuid
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.error_responses import ShuttingDown, note_problem, problem_for, row_for
+from app.error_responses import note_problem, problem_for, row_for
 from app.log_setup import request_id_in_work
+from app.refusals import ShuttingDown
 
 REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from app.cpu_share import NetworkShare, decode_threads
-from app.error_responses import NotReady
 from app.inference import InferenceQueue, Observer
+from app.refusals import NotReady
 from app.renditions import Renditions
 from app.settings import Settings
 from app.species_directory import SpeciesDirectory

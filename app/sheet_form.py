@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from app.error_responses import UnacceptableForm
+from app.refusals import UnacceptableForm
 from app.uploads import FormShape
 from models.curation import NewSheet, NewSpecies
 from models.specimens import Specimen

@@ -14,7 +14,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.datastructures import Headers
 from starlette.types import Receive
 
-from app.error_responses import ClientGone, MalformedRequest, UnacceptableForm, UnsupportedUpload
+from app.refusals import ClientGone, MalformedRequest, UnacceptableForm, UnsupportedUpload
 from models.errors import ImageTooLarge, ServiceOverloaded, UnreadableImage
 from models.metadata_removal import detect_format
 

@@ -5,16 +5,19 @@ output. It prepares all requests beforehand and reads of an answer what it must,
 on the same machine.
 """
 
-import asyncio
 import json
+import socket
 import sys
+import threading
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 _BOUNDARY = "voucher-bench"
 _MEBIBYTE = 1024 * 1024
+_PATIENCE_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -66,56 +69,73 @@ class _Client:
     """One connection; opened again when the service closes it."""
 
     def __init__(self, host: str, port: int) -> None:
-        self._host, self._port = host, port
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._address = (host, port)
+        self._socket: socket.socket | None = None
 
-    async def ask(self, request: bytes) -> int:
-        if self._streams is None:
-            self._streams = await asyncio.open_connection(self._host, self._port, limit=_MEBIBYTE)
-        reader, writer = self._streams
-        writer.write(request)
-        await writer.drain()
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
-        length = next(int(line[15:]) for line in head.split("\r\n") if line.startswith("content-length:"))
-        await reader.readexactly(length)
-        if "connection: close" in head:
+    def ask(self, request: bytes) -> int:
+        if self._socket is None:
+            self._socket = socket.create_connection(self._address, timeout=_PATIENCE_SECONDS)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket.sendall(request)
+        received = self._receive(b"")
+        while b"\r\n\r\n" not in received:
+            received = self._receive(received)
+        head, _, body = received.partition(b"\r\n\r\n")
+        lines = head.decode("latin-1").lower().split("\r\n")
+        length = next(int(line[15:]) for line in lines if line.startswith("content-length:"))
+        while len(body) < length:
+            body = self._receive(body)
+        if "connection: close" in lines:
             self.close()
-        return int(head.split(" ", 2)[1])
+        return int(lines[0].split(" ", 2)[1])
+
+    def _receive(self, before: bytes) -> bytes:
+        assert self._socket is not None
+        piece = self._socket.recv(_MEBIBYTE)
+        if not piece:
+            raise ConnectionError("the service closed the connection")
+        return before + piece
 
     def close(self) -> None:
-        if self._streams is not None:
-            self._streams[1].close()
-            self._streams = None
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
 
 
-async def run_load(order: LoadOrder) -> Load:
-    """Let the clients ask one photo after the other until the time is over."""
+def run_load(order: LoadOrder) -> Load:
+    """Let the clients, a thread each, ask one photo after the other until the time is over."""
     parts = urlsplit(order.url)
     requests = [request_bytes(order.url, order.field, Path(p).read_bytes()) for p in order.photos]
     begin = time.perf_counter() + order.warm_up_seconds
     end = begin + order.seconds
     latencies: list[float] = []
-    statuses: dict[str, int] = {}
+    statuses: Counter[str] = Counter()
+    counting = threading.Lock()
 
-    async def client(number: int) -> None:
+    def client(number: int) -> None:
         connection = _Client(parts.hostname or "127.0.0.1", parts.port or 80)
         turn = number
         while (started := time.perf_counter()) < end:
             try:
-                status = await connection.ask(requests[turn % len(requests)])
-            except (OSError, asyncio.IncompleteReadError):
+                status = connection.ask(requests[turn % len(requests)])
+            except OSError:
                 connection.close()
                 status = 0
             turn += order.clients
             finished = time.perf_counter()
             # Answers count that came in the time measured, however long before it they were asked for.
             if begin <= finished <= end:
-                statuses[str(status)] = statuses.get(str(status), 0) + 1
-                if status == 200:
-                    latencies.append(finished - started)
+                with counting:
+                    statuses[str(status)] += 1
+                    if status == 200:
+                        latencies.append(finished - started)
         connection.close()
 
-    await asyncio.gather(*(client(number) for number in range(order.clients)))
+    clients = [threading.Thread(target=client, args=(number,)) for number in range(order.clients)]
+    for each in clients:
+        each.start()
+    for each in clients:
+        each.join()
     latencies.sort()
     return Load(
         clients=order.clients,
@@ -124,7 +144,7 @@ async def run_load(order: LoadOrder) -> Load:
         p50_milliseconds=1000 * _quantile(latencies, 0.50),
         p95_milliseconds=1000 * _quantile(latencies, 0.95),
         p99_milliseconds=1000 * _quantile(latencies, 0.99),
-        statuses=statuses,
+        statuses=dict(statuses),
         processor_seconds=time.process_time(),
     )
 
@@ -134,4 +154,4 @@ def _quantile(ordered: list[float], share: float) -> float:
 
 
 if __name__ == "__main__":
-    json.dump(asdict(asyncio.run(run_load(LoadOrder(**json.load(sys.stdin))))), sys.stdout)
+    json.dump(asdict(run_load(LoadOrder(**json.load(sys.stdin)))), sys.stdout)

@@ -14,7 +14,16 @@ from models import catalogue_schema as schema
 from models.catalogue_database import catalogue_exists, open_database
 from models.catalogue_engine import catalogue_error, reading, writing
 from models.catalogue_migration import PRESENT
-from models.catalogue_queries import living, needed_files, of_species, only, purgeable_sheets, was_removed, with_image
+from models.catalogue_queries import (
+    SHEETS_BY_ID,
+    living,
+    needed_files,
+    of_species,
+    only,
+    purgeable_sheets,
+    was_removed,
+    with_image,
+)
 from models.catalogue_revisions import (
     CatalogueRevision,
     Change,
@@ -231,10 +240,9 @@ class Catalogue:
 
     def get_sheets(self, sheet_ids: Sequence[str]) -> dict[str, Sheet]:
         """Some sheets by their ids, as `get_sheet`, in one question; those that are not there are left out."""
-        table = schema.sheets
-        query = with_image(table).where(table.c.image_id.in_(sheet_ids), table.c.purged_at.is_(None))
         with self._reading() as connection:
-            sheets = [schema.sheet_of(row) for row in connection.execute(query).mappings()]
+            found = connection.execute(SHEETS_BY_ID, {"sheet_ids": list(sheet_ids)}).mappings()
+            sheets = [schema.sheet_of(row) for row in found]
         return {sheet.sheet_id: sheet for sheet in sheets}
 
     def find_image(self, source_sha256: str) -> Image | None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, select
+from sqlalchemy import ColumnElement, Connection, Select, Table, bindparam, select
 
 from models import catalogue_schema as schema
 from models.taxonomy import SpeciesId
@@ -32,6 +32,13 @@ def living(query: Select[Any], table: Table) -> Select[Any]:
 def was_removed() -> ColumnElement[bool]:
     """Of sheets: removed, but their images are still kept."""
     return schema.sheets.c.removed_at.is_not(None) & schema.sheets.c.purged_at.is_(None)
+
+
+# Made once: every identification asks it.
+SHEETS_BY_ID: Select[Any] = with_image(schema.sheets).where(
+    schema.sheets.c.image_id.in_(bindparam("sheet_ids", expanding=True)), schema.sheets.c.purged_at.is_(None)
+)
+"""Sheets whose images are kept, of the ids `sheet_ids`."""
 
 
 def purgeable_sheets(revision: int) -> Select[Any]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from starlette.datastructures import QueryParams
 
-from app.error_responses import AddressTooLong, UnacceptableForm, UnknownProject, UnsupportedUpload
+from app.refusals import AddressTooLong, UnacceptableForm, UnknownProject, UnsupportedUpload
 from app.remote_images import refuse_other_formats
 from app.settings import Settings
 from app.uploads import FormShape

@@ -19,8 +19,8 @@ from app.dependencies import (
     SettingsDependency,
     UploadBudgetDependency,
 )
-from app.error_responses import BatchUnfinished
 from app.identification_form import truth
+from app.refusals import BatchUnfinished
 from app.routes.documented_errors import problems
 from app.schemas import BatchBody
 from models.answer_values import csv_head, csv_line, table_row

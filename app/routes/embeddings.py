@@ -8,9 +8,9 @@ from fastapi import APIRouter, Request, Response
 
 from app.access import Scope, check_access
 from app.dependencies import AskDependency, ServingDependency, SettingsDependency, UploadBudgetDependency
-from app.error_responses import UnacceptableForm
 from app.hang_up import client_gone
 from app.identification_form import MAX_TEXT_BYTES, PHOTO_FIELD, photos_schema, single_value
+from app.refusals import UnacceptableForm
 from app.routes.documented_errors import problems
 from app.schemas import EmbeddingsBody
 from app.uploads import FormShape, read_upload

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Response
 
 from app.dependencies import ExplainerDependency
-from app.error_responses import UnknownExplanation
+from app.refusals import UnknownExplanation
 from app.routes.documented_errors import problems
 
 router = APIRouter(tags=["identifications"])

@@ -5,8 +5,9 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
 from app.dependencies import ProbeDependency, ServingDependency
-from app.error_responses import TABLE, NotReady, note_problem, problem, request_id_of
+from app.error_responses import TABLE, note_problem, problem, request_id_of
 from app.readiness import Check, State
+from app.refusals import NotReady
 from app.routes.documented_errors import problems
 from app.schemas import Health, Readiness, ReadinessCheck
 

@@ -2,10 +2,10 @@
 
 import logging
 import time
+from dataclasses import dataclass
 from typing import Any
 
-from fastapi import APIRouter, Request
-from fastapi.concurrency import run_in_threadpool
+from fastapi import APIRouter, Request, Response
 
 from app.dependencies import (
     ExplainerDependency,
@@ -20,6 +20,7 @@ from app.error_responses import request_id_of
 from app.explanations import Asked
 from app.hang_up import client_gone
 from app.identification_form import FORM_SCHEMA, form_shape, read_options
+from app.inference import Looked
 from app.routes.documented_errors import problems
 from app.routes.sheets import image_url, thumbnail_url
 from app.schemas import (
@@ -49,9 +50,19 @@ REQUEST_BODY: dict[str, Any] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """An answer, what it was made from, and what is known of the sheets that it cites."""
+
+    looked: Looked
+    identification: Identification
+    sheets: dict[str, Sheet] | None
+
+
 @router.post(
     "/v1/identifications",
     summary="Identify one plant from 1–5 photos of it",
+    response_model=IdentificationBody,
     responses=problems(400, 408, 413, 415, 422, 503),
     openapi_extra=REQUEST_BODY,
 )
@@ -64,7 +75,7 @@ async def create_identification(
     metrics: MetricsDependency,
     explainer: ExplainerDependency,
     kept_photos: KeptPhotosDependency,
-) -> IdentificationBody:
+) -> Response:
     """Candidates by falling probability, who decided and why, and the sheets that vouch for each candidate.
 
     Photos are JPEG, PNG, WebP or TIFF. They are held in memory for the answer and not stored, unless the operator of
@@ -72,37 +83,36 @@ async def create_identification(
     candidates comes with heat maps over the photo and the sheet that show what makes them alike.
     """
     # Asked for once: this request ends with the bundle that it began with, whatever is activated meanwhile.
-    identifier = serving.identifier
+    identifier, catalogue = serving.identifier, serving.collection.catalogue
     serving.queue.refuse_when_full()
     shape = form_shape(max_photos=settings.max_photos, max_photo_bytes=settings.max_upload_bytes)
     with budget.share() as share:
         form = await read_upload(request.headers, request.receive, shape, share)
         options = read_options(form.texts, photo_count=len(form.files))
         started = time.perf_counter()
-        looked, identification = await serving.queue.ask(
-            identifier,
-            form.files,
-            lambda looked: (
-                looked,
-                identifier.answer(
-                    looked.encoded,
-                    top_k=options.top_k,
-                    sheets_per_candidate=options.sheets_per_candidate,
-                    within=options.within,
-                ),
-            ),
-            client_gone=lambda: client_gone(request),
-        )
+
+        def answered(looked: Looked) -> _Answered:
+            identification = identifier.answer(
+                looked.encoded,
+                top_k=options.top_k,
+                sheets_per_candidate=options.sheets_per_candidate,
+                within=options.within,
+            )
+            return _Answered(looked, identification, _sheets(catalogue, identification))
+
+        found = await serving.queue.ask(identifier, form.files, answered, client_gone=lambda: client_gone(request))
+        identification = found.identification
         if kept_photos is not None:
             kept_photos.keep(form.files, identification, request_id_of(request))
     metrics.identified(identification)
-    asked = Asked(serving, identifier, looked, client_gone=lambda: client_gone(request))
+    asked = Asked(serving, identifier, found.looked, client_gone=lambda: client_gone(request))
     explained = await explainer.explain(asked, identification, candidates=options.explained_candidates)
-    candidates = await run_in_threadpool(_candidates, serving.collection.catalogue, identification, explained)
+    candidates = [_candidate(candidate, found.sheets, explained) for candidate in identification.candidates]
     milliseconds = 1000 * (time.perf_counter() - started)
     body = _body(identification, identifier.model_id, candidates, request_id_of(request), milliseconds)
     _log(body)
-    return body
+    # Written here: it is of the declared model, and would be checked against it once more.
+    return Response(body.model_dump_json(), media_type="application/json")
 
 
 def _body(
@@ -159,13 +169,6 @@ def _prediction_set(found: PredictionSet | None) -> PredictionSetBody | None:
         herbarium_only=found.herbarium_only,
         guarantee=found.guarantee,
     )
-
-
-def _candidates(
-    catalogue: Catalogue, identification: Identification, explained: dict[str, ExplanationBody]
-) -> list[CandidateBody]:
-    sheets = _sheets(catalogue, identification)
-    return [_candidate(candidate, sheets, explained) for candidate in identification.candidates]
 
 
 def _sheets(catalogue: Catalogue, identification: Identification) -> dict[str, Sheet] | None:

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 from app.dependencies import SettingsDependency
-from app.error_responses import AccessRefused, ForeignPage, NotReady
+from app.refusals import AccessRefused, ForeignPage, NotReady
 from app.routes.session import session_of
 from app.settings import Settings
 

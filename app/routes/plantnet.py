@@ -19,7 +19,7 @@ from app.dependencies import (
     SettingsDependency,
     UploadBudgetDependency,
 )
-from app.error_responses import NoKnownPlant, request_id_of
+from app.error_responses import request_id_of
 from app.hang_up import client_gone
 from app.inference import Looked
 from app.plantnet.answer import other_results_of, result_of
@@ -37,6 +37,7 @@ from app.plantnet.documented import EXAMPLE, FORM, TAG, answered, errors
 from app.plantnet.links import base_url_of
 from app.plantnet.quota import remaining_of
 from app.plantnet.wire import AnswerBody, OtherResultsBody, QueryBody
+from app.refusals import NoKnownPlant
 from app.serving import Serving
 from app.uploads import read_upload
 from models.errors import CatalogueError, StorageFull

@@ -9,7 +9,6 @@ from fastapi import APIRouter, Path, Query, Request
 from pydantic import BeforeValidator, Field
 
 from app.dependencies import ServingDependency, SettingsDependency
-from app.error_responses import UnacceptableForm
 from app.plantnet.answer import image_of, listed_species_of
 from app.plantnet.asked import FLORA, LANGUAGES, Asked, Language, ModelType, check_address_length, check_project
 from app.plantnet.documented import TAG, answered, errors
@@ -27,6 +26,7 @@ from app.plantnet.wire import (
     QuotaBody,
     StatusBody,
 )
+from app.refusals import UnacceptableForm
 from app.serving import Serving
 from models.taxonomy import Species
 

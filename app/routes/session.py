@@ -7,8 +7,8 @@ from app.access_control import Quota
 from app.access_offer import MAX_KEY_CHARACTERS, Offer, Source, cookie_of, delete_cookie, offer_of, set_cookie
 from app.curation_access import check_local_curation
 from app.dependencies import SettingsDependency
-from app.error_responses import CurationOff, ForeignPage, KeyWrong
 from app.foreign_pages import refuse_foreign_pages
+from app.refusals import CurationOff, ForeignPage, KeyWrong
 from app.routes.documented_errors import problems
 from app.schemas import QuotaBody, SessionBody, SignInBody
 from app.settings import Settings

@@ -8,7 +8,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
 
 from app.dependencies import CatalogueDependency, DirectoryDependency, RenditionsDependency
-from app.error_responses import UnacceptableForm
+from app.refusals import UnacceptableForm
 from app.renditions import SIZES
 from app.routes.documented_errors import problems
 from app.schemas import SheetBody, SheetPage

@@ -11,7 +11,8 @@ from starlette.types import Message
 from app.access import note_of
 from app.access_answers import AccessAnswers
 from app.access_control import Quota
-from app.error_responses import TABLE, ClientGone, InvalidImage, NoKnownPlant, NotReady, UnknownProject
+from app.error_responses import TABLE, InvalidImage
+from app.refusals import ClientGone, NoKnownPlant, NotReady, UnknownProject
 from models.api_keys import NewKey
 from models.api_keys_usage import Charge
 

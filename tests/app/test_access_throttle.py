@@ -3,7 +3,7 @@
 import pytest
 
 from app.access_throttle import FailureThrottle, network_of
-from app.error_responses import TooManyFailures
+from app.refusals import TooManyFailures
 
 
 class Clock:

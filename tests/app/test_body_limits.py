@@ -7,7 +7,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from app import body_limits
 from app.body_limits import BodyLimits
-from app.error_responses import BodyTimeout, RequestTooLarge
+from app.refusals import BodyTimeout, RequestTooLarge
 
 
 def scope_with(**headers: str) -> Scope:

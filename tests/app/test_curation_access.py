@@ -4,7 +4,7 @@ import pytest
 from starlette.datastructures import Headers
 
 from app.curation_access import ANONYMOUS, CurationAccess, check_local_curation
-from app.error_responses import CurationOff, ForeignPage
+from app.refusals import CurationOff, ForeignPage
 from app.settings import Settings
 from models.errors import InvalidSheetDetails
 

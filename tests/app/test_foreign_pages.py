@@ -1,8 +1,8 @@
 import pytest
 from starlette.datastructures import Headers
 
-from app.error_responses import ForeignPage
 from app.foreign_pages import refuse_foreign_pages
+from app.refusals import ForeignPage
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from app.error_responses import AnswerTimeout, ClientGone
 from app.inference import InferenceQueue
+from app.refusals import AnswerTimeout, ClientGone
 from models.errors import ImageTooLarge, ServiceOverloaded, UnreadableImage
 
 Encode = Callable[..., bytes]

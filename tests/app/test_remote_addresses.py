@@ -1,6 +1,6 @@
 import pytest
 
-from app.error_responses import RemoteImageRefused
+from app.refusals import RemoteImageRefused
 from app.remote_addresses import MAX_ADDRESS_LENGTH, is_numeric, is_public, read_address
 
 HOSTS = frozenset({"images.example.org", "xn--bcher-kva.example", "localhost"})

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from app.error_responses import RemoteImageRefused, UnsupportedUpload
+from app.refusals import RemoteImageRefused, UnsupportedUpload
 from app.remote_images import MAX_REDIRECTS, RemoteImages, SystemResolver, direct_transport
 from app.uploads import UploadBudget
 from models.errors import ImageTooLarge, ServiceOverloaded

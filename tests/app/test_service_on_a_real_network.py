@@ -14,8 +14,9 @@ from fastapi.testclient import TestClient
 from starlette.types import Message
 from tests_support import noise_picture
 
-from app.error_responses import (
-    TABLE,
+from app.error_responses import TABLE
+from app.main import create_app
+from app.refusals import (
     AddressTooLong,
     AnswerTimeout,
     BatchUnfinished,
@@ -41,7 +42,6 @@ from app.error_responses import (
     UnknownProject,
     UnsupportedUpload,
 )
-from app.main import create_app
 from app.serve import build_server
 from app.settings import Settings
 from models.api_keys import NewKey, Scope
