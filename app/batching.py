@@ -70,9 +70,10 @@ class _Task:
 
 @dataclass(slots=True)
 class _Lane:
-    """A thread that runs the network."""
+    """A thread that runs the network; `woken` shares the lock of all."""
 
     number: int
+    woken: threading.Condition
     thread: threading.Thread | None = None
     busy_since: float | None = None
     is_alone: bool | None = None
@@ -108,7 +109,8 @@ class Batcher:
         self._prepare = prepare
         # A lane takes something only when those before it are busy, so that the first one alone is ever alone: every
         # thread that has once computed on several cores keeps helpers for them.
-        self._lanes = [_Lane(number) for number in range(lanes)]
+        self._lock = threading.RLock()
+        self._lanes = [_Lane(number, threading.Condition(self._lock)) for number in range(lanes)]
         self._waiting: deque[_Waiting] = deque()
         self._tasks: deque[_Task] = deque()
         self._arriving = 0
@@ -116,7 +118,6 @@ class Batcher:
         self._task_was_last = False
         self._has_complained = False
         self._task_runs = False
-        self._changed = threading.Condition()
 
     @property
     def busy_seconds(self) -> float:
@@ -130,14 +131,15 @@ class Batcher:
 
     def expect(self, requests: int) -> None:
         """So many more requests (fewer when negative) are about to be submitted."""
-        with self._changed:
+        with self._lock:
             self._arriving += requests
-            self._changed.notify_all()
+            if self._arriving == 0 and self._waiting:
+                self._wake()  # what waits need wait for nothing more
 
     def submit(self, network: Network, pixels: Pixels) -> "Future[Outputs]":
         """Outputs for the ``(P, 3, H, W)`` photos of one request; cancel the future to drop it."""
         waiting = _Waiting(network, pixels)
-        with self._changed:
+        with self._lock:
             if self._can_take(waiting.future):
                 self._waiting.append(waiting)
         return waiting.future
@@ -145,7 +147,7 @@ class Batcher:
     def run(self, work: Callable[[], T]) -> "Future[T]":
         """What `work` returns, called between two batches."""
         task = _Task(work)
-        with self._changed:
+        with self._lock:
             if self._can_take(task.future):
                 self._tasks.append(task)
         return task.future
@@ -159,12 +161,19 @@ class Batcher:
             if lane.thread is None:
                 lane.thread = threading.Thread(target=self._work, args=(lane,), name="network", daemon=True)
                 lane.thread.start()
-        self._changed.notify_all()
+        self._wake()
         return True
+
+    def _wake(self) -> None:
+        """Have the lane look that is next, if any is free; the others have no business yet."""
+        for lane in self._lanes:
+            if lane.busy_since is None:
+                lane.woken.notify()
+                return
 
     def close(self) -> None:
         """Drop what has not begun and wait for what has."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             for waiting in self._waiting:
                 waiting.future.cancel()
@@ -172,7 +181,8 @@ class Batcher:
                 task.future.cancel()
             self._waiting.clear()
             self._tasks.clear()
-            self._changed.notify_all()
+            for lane in self._lanes:
+                lane.woken.notify()
         for lane in self._lanes:
             if lane.thread is not None:
                 lane.thread.join()
@@ -186,24 +196,26 @@ class Batcher:
             # A request's pixels, and the bundle that answers it, are not kept until the next one comes.
             is_task = isinstance(found, _Task)
             del found
-            with self._changed:
+            with self._lock:
                 self._task_runs = self._task_runs and not is_task
                 lane.busy_since = None
-                self._changed.notify_all()
+                if self._waiting or self._can_run_task:
+                    self._wake()  # it may be the turn of a lane before this one
 
     def _next(self, lane: _Lane) -> "_Task | list[_Waiting] | None":
         """What the lane does next; None when closed. Where there are both, tasks and batches take turns."""
-        with self._changed:
+        with self._lock:
             while not self._closed:
-                found = self._task_or_batch() if self._is_next(lane) else None
+                found = self._task_or_batch(lane) if self._is_next(lane) else None
                 if found:
                     lane.busy_since = time.monotonic()
-                    self._changed.notify_all()  # the lane behind may take what is left
+                    if self._waiting or self._can_run_task:
+                        self._wake()  # the lane behind takes what is left
                     self._prepare_for(lane)
                     return found
                 # Something may have come while a request was waited for that is gone now.
                 if not self._is_next(lane) or not (self._waiting or self._can_run_task):
-                    self._changed.wait()
+                    lane.woken.wait()
             return None
 
     def _prepare_for(self, lane: _Lane) -> None:
@@ -221,17 +233,17 @@ class Batcher:
         """One at a time: a task may need as much memory as a batch."""
         return bool(self._tasks) and not self._task_runs
 
-    def _task_or_batch(self) -> "_Task | list[_Waiting] | None":
+    def _task_or_batch(self, lane: _Lane) -> "_Task | list[_Waiting] | None":
         if self._can_run_task and not (self._task_was_last and self._waiting):
             self._task_was_last = self._task_runs = True
             return self._tasks.popleft()
-        batch = self._take()
+        batch = self._take(lane)
         self._task_was_last = False
         if batch:
             self._tell(self._observer.depth, len(self._waiting))
         return batch
 
-    def _take(self) -> list[_Waiting]:
+    def _take(self, lane: _Lane) -> list[_Waiting]:
         """The next batch, waited for; empty when there is none (yet)."""
         while self._waiting and not self._closed:
             first = self._waiting[0]
@@ -242,7 +254,7 @@ class Batcher:
             left = first.since + self._max_wait_seconds - time.monotonic()
             is_full = sum(len(c.pixels) for c in chosen) >= self._most_photos
             if not is_full and self._arriving > 0 and left > 0:
-                self._changed.wait(left)
+                lane.woken.wait(left)
                 continue
             chosen = self._companions(first, self._share())
             taken = set(map(id, chosen))

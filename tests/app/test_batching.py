@@ -207,7 +207,7 @@ def test_work_that_comes_while_a_request_is_waited_for_that_is_gone_then_is_done
     batcher.expect(1)
     waiting = batcher.submit(net, photos(1))
     assert not net.entered.acquire(timeout=0.1)
-    with batcher._changed:  # the thread gets to see both at once
+    with batcher._lock:  # the thread gets to see both at once
         assert waiting.cancel()
         work = batcher.run(lambda: "done")
     assert work.result(10) == "done"
@@ -311,7 +311,7 @@ def test_a_lane_of_one_counts_others_that_wait(make: Make) -> None:
 def test_lanes_share_what_waits_and_work_at_the_same_time(make: Make, watch: Watch) -> None:
     batcher, net = make(max_batch=8, lanes=2), Net()
     net.hold.clear()
-    with batcher._changed:  # both lanes get to see all of them
+    with batcher._lock:  # both lanes get to see all of them
         waiting = [batcher.submit(net, photos(value)) for value in range(6)]
     for _ in range(2):
         assert net.entered.acquire(timeout=10)
@@ -324,7 +324,7 @@ def test_lanes_share_what_waits_and_work_at_the_same_time(make: Make, watch: Wat
 def test_all_lanes_together_hold_no_more_photos_than_a_batch_may(make: Make) -> None:
     batcher, net = make(max_batch=8, lanes=2), Net()
     net.hold.clear()
-    with batcher._changed:
+    with batcher._lock:
         waiting = [batcher.submit(net, photos(1)) for _ in range(20)]
     for _ in range(2):
         assert net.entered.acquire(timeout=10)
@@ -366,3 +366,25 @@ def test_only_one_lane_does_other_work(make: Make) -> None:
         future.result(10)
     assert most == 1
     assert batcher.submit(net, photos(1)).result(10).encoded.logits.tolist() == [[2]]
+
+
+def test_work_that_waits_for_other_work_is_done_by_whichever_lane_is_free_then(make: Make) -> None:
+    batcher, net, hold = make(lanes=2), Net(), threading.Event()
+    busy(batcher, net)
+    running = threading.Event()
+
+    def work() -> None:
+        running.set()
+        assert hold.wait(10)
+
+    first = batcher.run(work)
+    assert running.wait(10)
+    second = batcher.run(lambda: "done")
+    net.hold.set()
+    deadline = time.monotonic() + 10
+    while batcher._lanes[0].busy_since is not None:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    hold.set()
+    first.result(10)
+    assert second.result(10) == "done"
