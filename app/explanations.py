@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, TypeVar
 import anyio
 
 from app.inference import Looked
-from app.refusals import ClientGone
+from app.refusals import AnswerTimeout, ClientGone, ExplanationsOff
 from app.schemas import ExplanationBody
 from app.serving import Serving
 from app.settings import Settings, home_of
 from models.catalogue import Catalogue
-from models.errors import VoucherError
+from models.errors import ServiceOverloaded, VoucherError
 from models.explanation_store import ExplanationStore
 from models.retrieval import FloatArray, Identification
 
@@ -87,6 +87,11 @@ class Explainer:
         if self._thread is not None:
             self._thread.join()
 
+    def refuse_when_off(self) -> None:
+        """Raises `ExplanationsOff` where the operator wants no heat maps."""
+        if not self._is_on:
+            raise ExplanationsOff("this service makes no heat maps (VOUCHER_EXPLANATIONS=false)")
+
     async def explain(self, asked: Asked, answer: Identification, *, candidates: int) -> dict[str, ExplanationBody]:
         """Heat maps of the best sheet of each of the first so many candidates of `answer`, by sheet id.
 
@@ -94,22 +99,39 @@ class Explainer:
         Raises `ClientGone` only.
         """
         wanted = [c.sheets[0].sheet_id for c in answer.candidates[:candidates] if c.sheets] if self._is_on else []
+        return await self._explained(asked, wanted, must=False)
+
+    async def explain_sheets(self, asked: Asked, sheet_ids: Sequence[str]) -> dict[str, ExplanationBody]:
+        """Heat maps of these sheets of the index, by sheet id; those whose pictures cannot be read are left out.
+
+        Raises `ServiceOverloaded`, `AnswerTimeout` and `ClientGone`.
+        """
+        return await self._explained(asked, sheet_ids, must=True)
+
+    async def _explained(self, asked: Asked, sheet_ids: Sequence[str], *, must: bool) -> dict[str, ExplanationBody]:
+        """With `must` a service that is too busy for it is an error."""
         made: list[_Made] = []
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                for sheet_id in wanted:
-                    if (found := await self._tried(asked, sheet_id)) is not None:
+                for sheet_id in sheet_ids:
+                    if (found := await self._tried(asked, sheet_id, must=must)) is not None:
                         made.append(found)
         except TimeoutError:
-            logger.warning("%d of %d sheets were explained in time", len(made), len(wanted))
+            logger.warning("%d of %d sheets were explained in time", len(made), len(sheet_ids))
+            if must:
+                raise AnswerTimeout(
+                    f"expected all heat maps within {self._timeout_seconds:.0f} seconds; ask for fewer sheets at a time"
+                ) from None
         return await self._kept(made) if made else {}
 
-    async def _tried(self, asked: Asked, sheet_id: str) -> _Made | None:
+    async def _tried(self, asked: Asked, sheet_id: str, *, must: bool) -> _Made | None:
         try:
             return await self._made(asked, sheet_id)
         except ClientGone:
             raise
         except (VoucherError, OSError) as error:
+            if must and isinstance(error, ServiceOverloaded | AnswerTimeout):
+                raise
             logger.warning("sheet %s is not explained: %s", sheet_id, error)
         except Exception:
             logger.exception("sheet %s is not explained", sheet_id)

@@ -10,6 +10,7 @@ from models.specimens import Organ
 
 PHOTO_FIELD = "photos"
 FILTER_FIELDS = ("species_ids", "genera", "families")
+IGNORE_FIELD = "ignore_unlisted"
 TEXT_FIELDS = (
     "organs",
     "top_k",
@@ -18,6 +19,7 @@ TEXT_FIELDS = (
     "explain",
     "explained_candidates",
     *FILTER_FIELDS,
+    IGNORE_FIELD,
 )
 MAX_TEXT_BYTES = 100
 MAX_FILTER_BYTES = 512 * 1024
@@ -44,6 +46,12 @@ FILTER_SCHEMA: dict[str, Any] = {
     ),
     "genera": _entries_schema("answer only with species of these genera; comma separated or repeated"),
     "families": _entries_schema("answer only with species of these families; comma separated or repeated"),
+    IGNORE_FIELD: {
+        "type": "boolean",
+        "default": False,
+        "description": "whether entries of species_ids, genera and families that the index does not hold are left out "
+        "rather than refused, as for a region's checklist; `ignored` of the answer tells which",
+    },
 }
 """Of the fields that restrict candidates."""
 
@@ -148,11 +156,16 @@ def _explained(texts: dict[str, list[str]]) -> int:
 
 def read_filter(texts: dict[str, list[str]]) -> CandidateFilter | None:
     """What candidates are restricted to, if anything. Raises `UnacceptableForm` for a field that is given empty."""
-    entries = {name: [entry for value in texts.get(name, []) for entry in value.split(",")] for name in FILTER_FIELDS}
+    entries = {name: entries_of(texts, name) for name in FILTER_FIELDS}
     for name, given in entries.items():
-        if given and not any(entry.strip() for entry in given):
+        if texts.get(name) and not given:
             raise UnacceptableForm(f"{name}: expected at least one entry, found none; leave the field out for all")
-    return CandidateFilter.of(**entries)
+    return CandidateFilter.of(**entries, ignores_unlisted=truth(texts, IGNORE_FIELD, False))
+
+
+def entries_of(texts: dict[str, list[str]], name: str) -> list[str]:
+    """What a field lists, its values split at commas; empty entries are none."""
+    return [entry for value in texts.get(name, []) for part in value.split(",") if (entry := part.strip())]
 
 
 def single_value(texts: dict[str, list[str]], name: str) -> str | None:

@@ -174,6 +174,7 @@ OF_FORMS: dict[str, dict[str, Any]] = {
         "species_ids": ["105951", "12254"],
     },
     "/v1/embeddings": {"photos": ["(the bytes of flower.jpg)"], "role": "field"},
+    "/v1/explanations": {"photos": ["(the bytes of flower.jpg)"], "sheet_ids": ["a3c1f0d2e4b596877869"]},
     "/v1/batches": {"archive": "(the bytes of excursion.zip)", "folders_are_plants": True, "families": ["Costaceae"]},
     "/v1/sheets": {"images": ["(the bytes of sheet.jpg)"], "species_id": "105951", "catalog_number": "CAY012345"},
 }

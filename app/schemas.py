@@ -43,6 +43,38 @@ class ExplanationBody(WireModel):
     sheet_heat_map_url: str
 
 
+class SheetExplanationBody(WireModel):
+    """A sheet that was to be explained."""
+
+    sheet_id: str
+    explanation: ExplanationBody | None = Field(description="null where the sheet's picture cannot be read")
+
+
+class ExplanationsBody(WireModel):
+    """The answer to `POST /v1/explanations`."""
+
+    bundle_id: str = Field(description="the index in whose metric photo and sheets were compared")
+    explanations: list[SheetExplanationBody] = Field(description="in the order of the sheets that were asked for")
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "bundle_id": "index-20260101-120000-1f2e3d",
+                "explanations": [
+                    {
+                        "sheet_id": "a3c1f0d2e4b596877869",
+                        "explanation": {
+                            "photo_position": 1,
+                            "photo_heat_map_url": "/v1/explanations/0f6c1f2f4d1c4a8d9a53f2f6a8f1c001/photo-1.png",
+                            "sheet_heat_map_url": "/v1/explanations/0f6c1f2f4d1c4a8d9a53f2f6a8f1c001/sheet-1.png",
+                        },
+                    }
+                ],
+            }
+        }
+    )
+
+
 class SheetEvidence(WireModel):
     """A herbarium sheet that vouches for a candidate."""
 
@@ -116,6 +148,13 @@ class PredictionSetBody(WireModel):
     guarantee: str = Field(description="for whom the coverage holds, and how it is known")
 
 
+class IgnoredBody(WireModel):
+    """What of a restriction the index does not hold."""
+
+    count: int = Field(ge=0)
+    entries: list[str] = Field(description="species_ids, then genera, then families; at most 50")
+
+
 class IdentificationBody(WireModel):
     """The answer to `POST /v1/identifications`."""
 
@@ -139,6 +178,9 @@ class IdentificationBody(WireModel):
         le=1,
         description="what the species that species_ids, genera and families left out have together, of all species; "
         "null when none of these was given",
+    )
+    ignored: IgnoredBody | None = Field(
+        None, description="entries of species_ids, genera and families that were left out; null without ignore_unlisted"
     )
     candidates: list[CandidateBody] = Field(description="by falling probability")
     milliseconds: float = Field(ge=0, description="from the whole upload to the answer")
@@ -172,6 +214,7 @@ class IdentificationBody(WireModel):
                     "evidence": {"prototype_distance": 0.41},
                 },
                 "probability_outside": None,
+                "ignored": None,
                 "candidates": [
                     {
                         "species_id": "105951",

@@ -34,6 +34,9 @@ def identify_command(
     family: Annotated[
         list[str] | None, typer.Option(help="Answer only with species of this family; repeatable.")
     ] = None,
+    ignore_unlisted: Annotated[
+        bool, typer.Option("--ignore-unlisted", help="Pass over entries of these that the index does not hold.")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(help="For a folder: where rows go, .csv or .jsonl; what is there is continued.")
     ] = None,
@@ -57,7 +60,7 @@ def identify_command(
     A run over a folder that was stopped goes on where it stopped when it is called again. Exit status: 0 all is well,
     2 it could not begin or go on, 3 some photos could not be identified.
     """
-    restricted = _restriction(species_list, genus, family)
+    restricted = {**_restriction(species_list, genus, family), "ignore_unlisted": ignore_unlisted}
     asked = _Request(
         home, device, url, key, top_k, restricted, folders_are_plants, batch_size, decoders, parallel, explain
     )
@@ -85,7 +88,7 @@ class _Request:
     url: str | None
     key: str | None
     top_k: int
-    restricted: dict[str, list[str]]
+    restricted: dict[str, Any]
     folders_are_plants: bool
     batch_size: int
     decoders: int | None
@@ -189,7 +192,8 @@ def _identifier(asked: _Request) -> "Identifier":
 def _filter(asked: _Request) -> "CandidateFilter | None":
     from models.candidate_filter import CandidateFilter
 
-    return CandidateFilter.of(**asked.restricted)
+    entries = {name: value for name, value in asked.restricted.items() if name != "ignore_unlisted"}
+    return CandidateFilter.of(**entries, ignores_unlisted=asked.restricted["ignore_unlisted"])
 
 
 def _show(values: dict[str, Any], as_json: bool) -> None:

@@ -47,6 +47,7 @@ class BatchOptions:
     species_ids: tuple[str, ...] = ()
     genera: tuple[str, ...] = ()
     families: tuple[str, ...] = ()
+    ignores_unlisted: bool = False
     max_pixels: int = 50_000_000
     keep_hours: float = 72.0
     key_id: str | None = None
@@ -55,7 +56,7 @@ class BatchOptions:
     @property
     def within(self) -> CandidateFilter | None:
         """What candidates are restricted to."""
-        return CandidateFilter.of(self.species_ids, self.genera, self.families)
+        return CandidateFilter.of(self.species_ids, self.genera, self.families, ignores_unlisted=self.ignores_unlisted)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """Which species may be answered: a checklist, genera, families. NumPy only."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,23 +20,32 @@ class CandidateFilter:
 
     Within one field any entry will do; each field that is not empty narrows the choice further, so that a region's
     checklist and a family leave the species of that family on the checklist. Identifiers are compared exactly, names of
-    genera and families whatever their case.
+    genera and families whatever their case. Entries that no species has are an error, or, with `ignores_unlisted`, as
+    if they had not been given: a region's checklist names species that a collection does not have.
     """
 
     species_ids: frozenset[str] = frozenset()
     genera: frozenset[str] = frozenset()
     families: frozenset[str] = frozenset()
+    ignores_unlisted: bool = False
 
     @classmethod
     def of(
-        cls, species_ids: Iterable[str] = (), genera: Iterable[str] = (), families: Iterable[str] = ()
+        cls,
+        species_ids: Iterable[str] = (),
+        genera: Iterable[str] = (),
+        families: Iterable[str] = (),
+        *,
+        ignores_unlisted: bool = False,
     ) -> "CandidateFilter | None":
         """The filter of these entries, blanks aside; None where none is left, which lets everything through."""
-        fields = [
+        ids, of_genera, of_families = (
             frozenset(trimmed for entry in entries if (trimmed := entry.strip()))
             for entries in (species_ids, genera, families)
-        ]
-        return cls(*fields) if any(fields) else None
+        )
+        if not (ids or of_genera or of_families):
+            return None
+        return cls(ids, of_genera, of_families, ignores_unlisted)
 
     def positions(self, species: Sequence[Species]) -> NDArray[np.intp]:
         """Ascending positions of the allowed among all `species` that can be answered; at least one.
@@ -43,13 +53,15 @@ class CandidateFilter:
         Raises `InvalidCandidateFilter`, which names entries that none of `species` has, or says that none has all.
         """
         allowed = np.ones(len(species), dtype=bool)
-        for word, wanted, of_species in (
-            ("species_ids", self.species_ids, _own_id),
-            ("genera", self.genera, _own_genus),
-            ("families", self.families, _own_family),
-        ):
-            if wanted:
-                allowed &= _with_one_of(word, wanted, species, of_species)
+        for word, wanted, own in self._fields(species):
+            if not self.ignores_unlisted and (unlisted := sorted(wanted[key] for key in wanted.keys() - set(own))):
+                named = ", ".join(repr(entry) for entry in unlisted[:_MOST_NAMED])
+                more = f" and {len(unlisted) - _MOST_NAMED:,} more" if len(unlisted) > _MOST_NAMED else ""
+                raise InvalidCandidateFilter(
+                    f"{word}: the index holds none of {named}{more}; what it holds is listed by GET /v1/species and on "
+                    "the page. Leave these out, or give ignore_unlisted=true to have them left out"
+                )
+            allowed &= np.fromiter((each in wanted for each in own), dtype=bool, count=len(own))
         if not allowed.any():
             raise InvalidCandidateFilter(
                 f"none of the {len(species):,} species in the index fits species_ids, genera and families together; "
@@ -57,12 +69,31 @@ class CandidateFilter:
             )
         return np.flatnonzero(allowed)
 
-    def to_json(self) -> dict[str, list[str]]:
+    def unlisted(self, species: Sequence[Species]) -> list[str]:
+        """Entries that none of `species` has, field by field, each in alphabetical order."""
+        return [
+            entry
+            for _, wanted, own in self._fields(species)
+            for entry in sorted(wanted[key] for key in wanted.keys() - set(own))
+        ]
+
+    def _fields(self, species: Sequence[Species]) -> Iterator[tuple[str, dict[str, str], list[str]]]:
+        """Of each field that is given its word, its entries as they are compared, and what each species has there."""
+        for word, entries, of_species, compared in (
+            ("species_ids", self.species_ids, _own_id, str),
+            ("genera", self.genera, _own_genus, comparable),
+            ("families", self.families, _own_family, comparable),
+        ):
+            if entries:
+                yield word, {compared(entry): entry for entry in entries}, [of_species(each) for each in species]
+
+    def to_json(self) -> dict[str, Any]:
         """Plain values, sorted."""
         return {
             "species_ids": sorted(self.species_ids),
             "genera": sorted(self.genera),
             "families": sorted(self.families),
+            "ignores_unlisted": self.ignores_unlisted,
         }
 
 
@@ -76,19 +107,3 @@ def _own_genus(species: Species) -> str:
 
 def _own_family(species: Species) -> str:
     return comparable(species.family or "")
-
-
-def _with_one_of(
-    word: str, wanted: frozenset[str], species: Sequence[Species], of_species: Callable[[Species], str]
-) -> NDArray[np.bool_]:
-    """``(U,)``: whether a species has one of the wanted entries. Raises `InvalidCandidateFilter` for one nobody has."""
-    own = [of_species(each) for each in species]
-    keys = {entry if of_species is _own_id else comparable(entry): entry for entry in wanted}
-    held = set(own)
-    if unknown := sorted(entry for key, entry in keys.items() if key not in held):
-        named = ", ".join(repr(entry) for entry in unknown[:_MOST_NAMED])
-        more = f" and {len(unknown) - _MOST_NAMED:,} more" if len(unknown) > _MOST_NAMED else ""
-        raise InvalidCandidateFilter(
-            f"{word}: the index holds none of {named}{more}; what it holds is listed by GET /v1/species and on the page"
-        )
-    return np.fromiter((each in keys for each in own), dtype=bool, count=len(own))

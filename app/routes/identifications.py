@@ -28,6 +28,7 @@ from app.schemas import (
     DecisionBody,
     ExplanationBody,
     IdentificationBody,
+    IgnoredBody,
     PredictionSetBody,
     RollUpBody,
     SheetEvidence,
@@ -36,14 +37,18 @@ from app.schemas import (
 )
 from app.uploads import read_upload
 from models.answer_values import software
+from models.candidate_filter import CandidateFilter
 from models.catalogue import Catalogue
 from models.errors import CatalogueError, StorageFull
+from models.identifier import Identifier
 from models.retrieval import Candidate, Identification, Novelty, PredictionSet, RollUp, SheetMatch
 from models.specimens import Sheet, Specimen
 
 logger = logging.getLogger(__name__)
 
 router = APIRouter(tags=["identifications"])
+
+_MOST_IGNORED = 50
 
 REQUEST_BODY: dict[str, Any] = {
     "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": FORM_SCHEMA}}}
@@ -57,6 +62,7 @@ class _Answered:
     looked: Looked
     identification: Identification
     sheets: dict[str, Sheet] | None
+    ignored: IgnoredBody | None
 
 
 @router.post(
@@ -98,7 +104,8 @@ async def create_identification(
                 sheets_per_candidate=options.sheets_per_candidate,
                 within=options.within,
             )
-            return _Answered(looked, identification, _sheets(catalogue, identification))
+            ignored = _ignored(options.within, identifier)
+            return _Answered(looked, identification, _sheets(catalogue, identification), ignored)
 
         found = await serving.queue.ask(identifier, form.files, answered, client_gone=lambda: client_gone(request))
         identification = found.identification
@@ -109,7 +116,7 @@ async def create_identification(
     explained = await explainer.explain(asked, identification, candidates=options.explained_candidates)
     candidates = [_candidate(candidate, found.sheets, explained) for candidate in identification.candidates]
     milliseconds = 1000 * (time.perf_counter() - started)
-    body = _body(identification, identifier.model_id, candidates, request_id_of(request), milliseconds)
+    body = _body(identification, identifier.model_id, candidates, found.ignored, request_id_of(request), milliseconds)
     _log(body)
     # Written here: it is of the declared model, and would be checked against it once more.
     return Response(body.model_dump_json(), media_type="application/json")
@@ -119,6 +126,7 @@ def _body(
     identification: Identification,
     model_id: str,
     candidates: list[CandidateBody],
+    ignored: IgnoredBody | None,
     request_id: str,
     milliseconds: float,
 ) -> IdentificationBody:
@@ -136,10 +144,18 @@ def _body(
         unknown=_unknown(identification.novelty),
         prediction_set=_prediction_set(identification.prediction_set),
         probability_outside=identification.probability_outside,
+        ignored=ignored,
         decision=DecisionBody(source=decision.source.value, reason=decision.reason, evidence=dict(decision.evidence)),
         candidates=candidates,
         milliseconds=round(milliseconds, 1),
     )
+
+
+def _ignored(within: CandidateFilter | None, identifier: Identifier) -> IgnoredBody | None:
+    if within is None or not within.ignores_unlisted:
+        return None
+    entries = within.unlisted(identifier.species)
+    return IgnoredBody(count=len(entries), entries=entries[:_MOST_IGNORED])
 
 
 def _roll_up(found: RollUp | None) -> RollUpBody | None:

@@ -69,6 +69,14 @@ export function identify(photos, fields, { signal, onProgress }) {
   return upload("/v1/identifications", form, { signal, onProgress });
 }
 
+/** Looks for what makes one photo and one sheet alike; the rest is as for `upload`. */
+export function explain(file, sheetId, { signal }) {
+  const form = new FormData();
+  form.append("photos", file, "photo-1");
+  form.append("sheet_ids", sheetId);
+  return upload("/v1/explanations", form, { signal, onProgress: () => {} });
+}
+
 /**
  * The JSON that answers a form. `onProgress` gets the part that is uploaded, 0 … 1; an aborted `signal` rejects with
  * an AbortError. Where a key is needed, it is asked for.

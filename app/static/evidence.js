@@ -1,5 +1,6 @@
 import { byId, counted, element, image, tell } from "./dom.js";
-import { HEAT_MAPS_CHANGED, heatMaps, picture } from "./heat_maps.js";
+import { HEAT_MAPS_CHANGED, HEAT_MAPS_FOUND, heatMaps, picture } from "./heat_maps.js";
+import { canMatch, Matches } from "./matches.js";
 import { scientificName, sheetName, thumbnail } from "./names.js";
 import { organWords } from "./photo_controls.js";
 import { sheetTools } from "./sheet_actions.js";
@@ -9,29 +10,26 @@ import { showLarge } from "./viewer.js";
 /** A photo and a sheet of one candidate side by side, with what matches in both, and both in large. */
 export class Evidence {
   #photos = [];
-  #candidates = [];
   #candidate = null;
   #shown = { photo: 0, sheet: 0 };
-  /** Heat maps that were not to be had any more. */
-  #missing = new Set();
+  #matches = new Matches();
 
   constructor() {
     byId("heat-toggle").addEventListener("click", () => heatMaps.toggle());
     byId("compare-large").addEventListener("click", () => showLarge([this.#photoView(), this.#sheetView()]));
     document.addEventListener(HEAT_MAPS_CHANGED, () => {
-      if (!this.#candidate) return;
-      if (heatMaps.shown) this.#choosePhoto();
-      this.#render();
+      this.#matches.forgetFailures();
+      this.#renderIfAny();
     });
+    document.addEventListener(HEAT_MAPS_FOUND, () => this.#renderIfAny());
   }
 
-  /** Begins with another answer; `photos` as `{ url, organ }`. */
+  /** Begins with another answer; `photos` as `{ file, url, organ }`. */
   begin(photos, candidates) {
     this.#photos = photos;
-    this.#candidates = candidates;
     this.#candidate = null;
     this.#shown = { photo: 0, sheet: 0 };
-    this.#missing.clear();
+    this.#matches.begin(photos);
     byId("evidence").hidden = candidates.length === 0;
   }
 
@@ -42,7 +40,6 @@ export class Evidence {
     byId("evidence-title").replaceChildren("Compare with ", scientificName(candidate));
     byId("evidence-more").replaceChildren(
       element("a", { href: `#/species/${encodeURIComponent(candidate.species_id)}` }, "All sheets of this species"));
-    if (heatMaps.shown) this.#choosePhoto();
     this.#render();
   }
 
@@ -50,24 +47,17 @@ export class Evidence {
     return this.#candidate.sheets[this.#shown.sheet] ?? null;
   }
 
-  /** What is known of why the chosen sheet is similar; null where nothing is. */
-  get #explanation() {
-    return this.#sheet?.explanation ?? null;
+  /** What is known of why the photo and the sheet that are seen are alike; null where nothing is. */
+  get #match() {
+    return this.#sheet && this.#matches.of(this.#shown.photo, this.#sheet.sheet_id);
   }
 
-  /** Shows the photo that the chosen sheet was compared with. */
-  #choosePhoto() {
-    if (this.#explanation) this.#shown.photo = this.#explanation.photo_position - 1;
-  }
-
-  /** Address of a heat map that is to be seen now: `side` is photo or sheet. */
-  #heatMap(side) {
-    const isOfThese = this.#explanation?.photo_position === this.#shown.photo + 1;
-    const source = isOfThese ? this.#explanation[`${side}_heat_map_url`] : null;
-    return source && !this.#missing.has(source) ? source : null;
+  #renderIfAny() {
+    if (this.#candidate) this.#render();
   }
 
   #render() {
+    if (heatMaps.shown && canMatch && this.#sheet) this.#matches.lookFor(this.#shown.photo, this.#sheet.sheet_id);
     this.#renderPhoto();
     this.#renderSheet();
     this.#renderSwitch();
@@ -75,33 +65,37 @@ export class Evidence {
   }
 
   #renderSwitch() {
-    const isAny = this.#candidates.some(({ sheets }) => sheets.some(({ explanation }) => explanation));
-    byId("heat-toggle").hidden = !isAny;
+    byId("heat-toggle").hidden = !canMatch || !this.#sheet;
     byId("heat-toggle").setAttribute("aria-pressed", String(heatMaps.shown));
-    const words = isAny && heatMaps.shown && this.#sheet ? this.#heatWords() : "";
-    tell(byId("heat-words"), words);
-    byId("heat-legend").hidden = !words || !this.#heatMap("photo") || !this.#heatMap("sheet");
+    tell(byId("heat-words"), heatMaps.shown ? this.#heatWords() : "");
+    byId("heat-legend").hidden = !heatMaps.shown || !this.#match?.photo;
   }
 
-  /** Why no heat maps are to be seen, or nothing where they are: what these mean stands below them. */
+  /** What is to be said of the heat maps; what they mean stands below them. */
   #heatWords() {
-    const { photo_position: position, photo_heat_map_url: ofPhoto, sheet_heat_map_url: ofSheet } = this.#explanation ?? {};
-    if (!position) return "What matches was not looked for in this sheet, only in the most similar sheet of the first candidates.";
-    if (position !== this.#shown.photo + 1) return `The photo that is most similar to this sheet is photo ${position}: choose it to see what matches.`;
-    if (this.#missing.has(ofPhoto) || this.#missing.has(ofSheet)) return "What matches is kept for a while only. Identify again to see it.";
-    return "Colour shows where photo and sheet are alike to the network.";
-  }
-
-  #onMissing(source) {
-    this.#missing.add(source);
-    this.#renderSwitch();
+    if (!canMatch || !this.#sheet) return "";
+    if (this.#matches.isLookingFor(this.#shown.photo, this.#sheet.sheet_id)) return "Looking for what matches …";
+    if (!this.#match) return "";
+    return this.#match.words ?? "Colour shows where photo and sheet are alike to the network.";
   }
 
   #photoView() {
     const position = this.#shown.photo;
     const photo = this.#photos[position];
     const title = this.#photos.length > 1 ? `Your photo ${position + 1}` : "Your photo";
-    return { source: photo.url, title, words: organWords(photo.organ) || "from the field", heatMap: this.#heatMap("photo") };
+    return {
+      source: photo.url, title, words: organWords(photo.organ) || "from the field", ...this.#heat("photo"),
+    };
+  }
+
+  /** Of a view of one side, photo or sheet: its heat map, and what is to be said of it. */
+  #heat(side) {
+    return {
+      canMatch: canMatch && Boolean(this.#sheet),
+      heatMap: () => this.#match?.[side] ?? null,
+      heatWords: () => this.#heatWords(),
+      onMissing: () => this.#matches.miss(this.#shown.photo, this.#sheet.sheet_id),
+    };
   }
 
   #sheetView() {
@@ -109,7 +103,7 @@ export class Evidence {
     return {
       source: thumbnail(sheet, 2048),
       title: `${this.#candidate.scientific_name}, ${sheetName(sheet)}`,
-      heatMap: this.#heatMap("sheet"),
+      ...this.#heat("sheet"),
       tools: (close) => sheetTools(sheet, { beforeAsking: close }),
       facts: () => factsOf(sheet.sheet_id),
     };
@@ -142,7 +136,6 @@ export class Evidence {
       chosen: this.#shown.sheet,
       onChoose: (index) => {
         this.#shown.sheet = index;
-        if (heatMaps.shown) this.#choosePhoto();
         this.#render();
       },
     });
@@ -150,10 +143,10 @@ export class Evidence {
 
   #fill(figure, view, source, { caption, thumbnails, chosen, onChoose }) {
     const focused = figure.contains(document.activeElement) ? document.activeElement.parentElement.className : "";
-    const heatMap = heatMaps.shown ? view.heatMap : null;
+    const heatMap = heatMaps.shown ? view.heatMap() : null;
     const marked = heatMap ? ", with what matches" : "";
     const zoom = element("button", { type: "button", className: "mount", "aria-label": `${view.title}${marked}: enlarge` },
-      picture(source, view.title, heatMap, () => this.#onMissing(heatMap)));
+      picture(source, view.title, heatMap, view.onMissing));
     zoom.addEventListener("click", () => showLarge([view]));
     figure.replaceChildren(zoom, element("figcaption", {}, ...caption));
     if (thumbnails.length > 1) figure.append(strip(thumbnails, chosen, onChoose));

@@ -4,6 +4,13 @@ import { remember, remembered, sessionStorageOrNone } from "./memory.js";
 /** Dispatched on the document when heat maps are switched on or off. */
 export const HEAT_MAPS_CHANGED = "heat-maps-changed";
 
+/** Dispatched on the document when some are looked for, and when they are found or not. */
+export const HEAT_MAPS_FOUND = "heat-maps-found";
+
+export function heatMapsFound() {
+  document.dispatchEvent(new CustomEvent(HEAT_MAPS_FOUND));
+}
+
 const MEMORY_KEY = "voucher.heat-maps";
 
 /** Whether heat maps are shown; known for as long as the tab is open. */

@@ -78,7 +78,7 @@ export class IdentifyForm {
       return { mendAt: "submit" };
     }
     onProgress(0);
-    const body = await identify(photos, { top_k: TOP_K, explain: true, ...asked.fields }, { signal, onProgress });
+    const body = await identify(photos, { top_k: TOP_K, ...asked.fields }, { signal, onProgress });
     if (session.keysNeeded) session.load(); // what is left of the day
     return { body, among: asked.words };
   }

@@ -1,5 +1,5 @@
 import { byId, element, errorWords, tell } from "./dom.js";
-import { HEAT_MAPS_CHANGED, heatMaps } from "./heat_maps.js";
+import { HEAT_MAPS_CHANGED, HEAT_MAPS_FOUND, heatMaps } from "./heat_maps.js";
 import { Stage } from "./stage.js";
 
 /** One picture in large, or two beside each other, in a dialog: + and − enlarge, Escape leaves. */
@@ -25,7 +25,9 @@ class Viewer {
       this.#renderTools();
       if (this.#areTogether) this.#stages[1].follow(this.#stages[0].place);
     });
-    document.addEventListener(HEAT_MAPS_CHANGED, () => this.#dialog.open && this.#renderHeatMaps());
+    for (const event of [HEAT_MAPS_CHANGED, HEAT_MAPS_FOUND]) {
+      document.addEventListener(event, () => this.#dialog.open && this.#renderHeatMaps());
+    }
     this.#dialog.addEventListener("close", () => this.#clear());
     this.#dialog.addEventListener("keydown", (event) => {
       if (event.key === "+" || event.key === "=") this.#zoomBy(1);
@@ -68,13 +70,16 @@ class Viewer {
   }
 
   #renderHeatMaps() {
-    this.#views.forEach(({ heatMap }, index) => this.#stages[index].lay(heatMaps.shown ? heatMap : null));
+    this.#views.forEach(({ heatMap, onMissing }, index) => {
+      this.#stages[index].lay(heatMaps.shown ? heatMap?.() : null, onMissing);
+    });
+    const { heatMap, heatWords } = this.#views.find(({ canMatch }) => canMatch) ?? {};
+    tell(byId("viewer-heat-words"), heatWords && heatMaps.shown && !heatMap() ? heatWords() : "");
     this.#renderTools();
   }
 
   #renderTools() {
-    const isAny = this.#views.some(({ heatMap }) => heatMap);
-    byId("viewer-heat").hidden = !isAny;
+    byId("viewer-heat").hidden = !this.#views.some(({ canMatch }) => canMatch);
     byId("viewer-heat").setAttribute("aria-pressed", String(heatMaps.shown));
     byId("viewer-together").hidden = this.#views.length < 2;
     byId("viewer-together").setAttribute("aria-pressed", String(this.#areTogether));
@@ -106,8 +111,9 @@ class Viewer {
 const viewer = new Viewer();
 
 /**
- * Shows one or two pictures large, each as `{ source, title }`; besides where there are such, `heatMap` is the address
- * of what lies over it, `tools(close)` gives buttons for what it shows, and `facts()` promises elements that tell of it.
+ * Shows one or two pictures large, each as `{ source, title }`; besides, where there are such, `heatMap()` gives the
+ * address of what lies over it, or null, `heatWords()` why there is none, `tools(close)` buttons for what it shows, and
+ * `facts()` promises elements that tell of it. `canMatch` tells whether heat maps can be asked for.
  */
 export function showLarge(views) {
   viewer.show(views);

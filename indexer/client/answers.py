@@ -34,6 +34,20 @@ class SheetEvidence(Answer):
     explanation: Explanation | None = None
 
 
+class SheetExplanation(Answer):
+    """A sheet that was to be explained; None where its picture cannot be read."""
+
+    sheet_id: str
+    explanation: Explanation | None
+
+
+class Explanations(Answer):
+    """Heat maps of photos and sheets, in the metric of a bundle."""
+
+    bundle_id: str
+    explanations: tuple[SheetExplanation, ...]
+
+
 class Candidate(Answer):
     """One possible species; `probability` is 0 … 1, `similarity` a cosine."""
 
@@ -108,10 +122,18 @@ class BareIdentification(Answer):
     candidates: tuple[Candidate, ...]
 
 
+class Ignored(Answer):
+    """What of a restriction the index does not hold; of many entries the first."""
+
+    count: int
+    entries: tuple[str, ...]
+
+
 class Identification(BareIdentification):
     """The answer about one plant."""
 
     identification_id: str
+    ignored: Ignored | None = None
     milliseconds: float
 
 

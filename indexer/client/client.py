@@ -19,6 +19,7 @@ from indexer.client.answers import (
     Bundle,
     BundleList,
     Embeddings,
+    Explanations,
     Identification,
     Job,
     JobList,
@@ -89,19 +90,28 @@ class VoucherClient:
         species_ids: Iterable[str] = (),
         genera: Iterable[str] = (),
         families: Iterable[str] = (),
+        ignore_unlisted: bool = False,
         explain: bool = False,
     ) -> Identification:
-        """The answer for one to five photos of one plant."""
+        """The answer for one to five photos of one plant.
+
+        With `ignore_unlisted`, entries of a checklist that the index does not hold are left out, not refused.
+        """
         fields: dict[str, Any] = {
             "organs": list(organs),
             "top_k": str(top_k),
             "sheets_per_candidate": str(sheets_per_candidate),
-            **filter_fields(species_ids, genera, families),
+            **filter_fields(species_ids, genera, families, ignore_unlisted),
         }
         if explain:
             fields["explain"] = "true"
-        body = form("photos", [photos] if isinstance(photos, str | bytes | Path) else photos, fields)
+        body = form("photos", _several(photos), fields)
         return self._post(Identification, "/v1/identifications", body, repeatable=True)
+
+    def explain(self, photos: Photo | Sequence[Photo], sheet_ids: Sequence[str]) -> Explanations:
+        """Heat maps over sheets of the index and over the photo that is most like each; `fetch` gets their pictures."""
+        body = form("photos", _several(photos), {"sheet_ids": ",".join(sheet_ids)})
+        return self._post(Explanations, "/v1/explanations", body, repeatable=True)
 
     def embeddings(self, images: Sequence[Photo], *, role: str | None = None) -> Embeddings:
         """A unit vector for each image; with a role (field, sheet) in the metric of the bundle."""
@@ -164,6 +174,7 @@ class VoucherClient:
         species_ids: Iterable[str] = (),
         genera: Iterable[str] = (),
         families: Iterable[str] = (),
+        ignore_unlisted: bool = False,
     ) -> Batch:
         """Have many photos identified, or a ZIP of them; `wait_for_batch` and `batch_results` follow."""
         if bool(photos) == (archive is not None):
@@ -172,7 +183,7 @@ class VoucherClient:
             "folders_are_plants": "true" if folders_are_plants else "false",
             "top_k": str(top_k),
             "sheets_per_candidate": str(sheets_per_candidate),
-            **filter_fields(species_ids, genera, families),
+            **filter_fields(species_ids, genera, families, ignore_unlisted),
         }
         if archive is not None:
             body = form("archive", [archive], fields, names=names_of([archive]))
@@ -290,3 +301,7 @@ def _checked(kind: type[Kind], values: Any) -> Kind:
             "An answer of another version",
             f"{where}: {fault['msg']}; client and service do not fit each other",
         ) from error
+
+
+def _several(photos: Photo | Sequence[Photo]) -> Sequence[Photo]:
+    return [photos] if isinstance(photos, str | bytes | Path) else photos

@@ -19,10 +19,13 @@ def segment(name: str) -> str:
     return quote(name, safe="")
 
 
-def filter_fields(species_ids: Iterable[str], genera: Iterable[str], families: Iterable[str]) -> dict[str, str]:
+def filter_fields(
+    species_ids: Iterable[str], genera: Iterable[str], families: Iterable[str], ignore_unlisted: bool
+) -> dict[str, str]:
     """The fields that restrict candidates; those without entries are left out."""
     given = {"species_ids": species_ids, "genera": genera, "families": families}
-    return {name: joined for name, entries in given.items() if (joined := ",".join(entries))}
+    fields = {name: joined for name, entries in given.items() if (joined := ",".join(entries))}
+    return fields | ({"ignore_unlisted": "true"} if ignore_unlisted else {})
 
 
 def names_of(files: Sequence[Path | str]) -> list[str]:

@@ -86,7 +86,7 @@ def test_the_problem_that_is_shown_is_one(description: dict[str, Any]) -> None:
 
 def test_fields_of_the_form_are_all_told(description: dict[str, Any]) -> None:
     text = PAGE.read_text(encoding="utf-8")
-    for path in ("/v1/identifications", "/v1/batches", "/v1/embeddings"):
+    for path in ("/v1/identifications", "/v1/batches", "/v1/embeddings", "/v1/explanations"):
         form = description["paths"][path]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
         for field in form["properties"]:
             assert f"`{field}`" in text, f"{path}: {field}"

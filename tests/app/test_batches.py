@@ -114,7 +114,7 @@ def test_photos_are_answered_as_one_by_one_and_a_bad_one_stops_nothing(
     for one, other in zip(answer["candidates"], alone["candidates"], strict=True):
         assert one["species_id"] == other["species_id"]
         assert one["probability"] == pytest.approx(other["probability"], abs=1e-4)
-    assert set(alone) - set(answer) == {"identification_id", "milliseconds"}
+    assert set(alone) - set(answer) == {"identification_id", "ignored", "milliseconds"}
 
     table = service.get(body["results_url"], params={"format": "csv"})
     assert table.headers["content-type"] == "text/csv; charset=utf-8"

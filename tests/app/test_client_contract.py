@@ -24,6 +24,9 @@ SCHEMAS: dict[type[answers.Answer], str] = {
     answers.Unknown: "UnknownBody",
     answers.SpeciesName: "SpeciesName",
     answers.PredictionSet: "PredictionSetBody",
+    answers.Ignored: "IgnoredBody",
+    answers.SheetExplanation: "SheetExplanationBody",
+    answers.Explanations: "ExplanationsBody",
     answers.Identification: "IdentificationBody",
     answers.Embeddings: "EmbeddingsBody",
     answers.Species: "SpeciesBody",
@@ -127,6 +130,35 @@ def test_vectors_come_with_their_space(client: VoucherClient, photos: list[Path]
     assert len(found.embeddings) == 3
     assert len(found.embeddings[0]) == found.dimensions
     assert client.embeddings(photos[:1], role="field").space_id != found.space_id
+
+
+def test_what_a_checklist_has_too_much_is_left_out_when_that_is_asked_for(
+    client: VoucherClient, photos: list[Path]
+) -> None:
+    species = next(client.species()).species_id
+    with pytest.raises(InvalidRequest, match="ignore_unlisted"):
+        client.identify(photos[0], species_ids=[species, "nowhere"])
+    answer = client.identify(photos[0], species_ids=[species, "nowhere"], ignore_unlisted=True)
+    assert [candidate.species_id for candidate in answer.candidates] == [species]
+    assert answer.ignored == answers.Ignored(count=1, entries=("nowhere",))
+    batch = client.submit_batch(photos[:1], species_ids=[species, "nowhere"], ignore_unlisted=True)
+    assert client.wait_for_batch(batch.batch_id, timeout_seconds=60, poll_seconds=0.05).state == "succeeded"
+    (row,) = client.batch_results(batch.batch_id)
+    assert row.answer is not None
+    assert [candidate.species_id for candidate in row.answer.candidates] == [species]
+
+
+def test_any_sheet_of_the_index_is_explained_when_it_is_asked_for(client: VoucherClient, photos: list[Path]) -> None:
+    cited = client.identify(photos[:2], sheets_per_candidate=2).candidates[-1].sheets[-1].sheet_id
+    found = client.explain(photos[:2], [cited])
+    (sheet,) = found.explanations
+    assert sheet.sheet_id == cited
+    assert sheet.explanation is not None
+    assert sheet.explanation.photo_position in (1, 2)
+    for address in (sheet.explanation.photo_heat_map_url, sheet.explanation.sheet_heat_map_url):
+        assert client.fetch(address).startswith(b"\x89PNG")
+    with pytest.raises(NotFound):
+        client.explain(photos[0], ["0" * 20])
 
 
 def test_the_collection_is_read_and_changed(client: VoucherClient) -> None:

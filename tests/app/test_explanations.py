@@ -1,6 +1,5 @@
 """Heat maps over HTTP, of a small trained network."""
 
-import io
 import logging
 import os
 import time
@@ -10,74 +9,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fastapi.testclient import TestClient
+from explanation_support import PHOTO, URL, Service, explanations, files_below, identify, jpeg, picture_at, services
 from PIL import Image
 from tests_support import noise_picture
 
 import app.explanations
 import models.explanation
-from app.main import create_app
-from app.settings import Settings
 from models.catalogue import Catalogue
 from models.errors import ServiceOverloaded
 from models.explanation import Explanation
 from models.home import Home
 from models.specimens import Role
 
-URL = "/v1/identifications"
-Service = Callable[..., TestClient]
-
 
 @pytest.fixture
 def service(tiny_home: Home) -> Iterator[Service]:
-    """Makes services over one home that a test may change."""
-    opened: list[TestClient] = []
-
-    def make(**given: object) -> TestClient:
-        settings = Settings(home=tiny_home.root, device="cpu", worker=False, **given)
-        client = TestClient(create_app(settings), raise_server_exceptions=False)
-        client.__enter__()
-        opened.append(client)
-        return client
-
-    yield make
-    for client in opened:
-        client.__exit__(None, None, None)
-
-
-def jpeg(picture: Image.Image, **options: Any) -> bytes:
-    packed = io.BytesIO()
-    picture.save(packed, "JPEG", quality=95, **options)
-    return packed.getvalue()
-
-
-PHOTO = jpeg(noise_picture(1, (60, 40)))
-
-
-def identify(client: TestClient, *photos: bytes, **fields: str) -> dict[str, Any]:
-    files = [("photos", ("p.jpg", photo, "image/jpeg")) for photo in photos or (PHOTO,)]
-    response = client.post(URL, files=files, data=fields)
-    assert response.status_code == 200, response.text
-    body: dict[str, Any] = response.json()
-    return body
-
-
-def explanations(body: dict[str, Any]) -> list[dict[str, Any]]:
-    """Of the best sheet of each candidate, where there is one; no other sheet has any."""
-    assert all(s["explanation"] is None for c in body["candidates"] for s in c["sheets"][1:])
-    return [found for c in body["candidates"] if c["sheets"] and (found := c["sheets"][0]["explanation"])]
-
-
-def picture_at(client: TestClient, url: str) -> Image.Image:
-    response = client.get(url)
-    assert response.status_code == 200, response.text
-    picture = Image.open(io.BytesIO(response.content))
-    picture.load()
-    return picture
-
-
-def files_below(folder: Path) -> set[str]:
-    return {str(p.relative_to(folder)) for p in folder.rglob("*")} if folder.exists() else set()
+    with services(tiny_home) as service:
+        yield service
 
 
 @pytest.mark.parametrize(
@@ -262,7 +210,7 @@ def test_they_expire(service: Service, tiny_home: Home, monkeypatch: pytest.Monk
     response = client.get(found["photo_heat_map_url"])
     assert response.status_code == 404
     assert response.json()["type"] == "urn:voucher:problem:unknown-explanation"
-    assert "explain=true" in response.json()["detail"]
+    assert "POST /v1/explanations" in response.json()["detail"]
 
 
 def test_a_running_service_removes_what_expired(

@@ -1,12 +1,10 @@
 """What vouches for an answer, in a real browser: heat maps over photo and sheet, and both in large."""
 
-import copy
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 from browser import BROWSER_MARKS, Pages, identify, until
 from PIL import Image
@@ -24,7 +22,7 @@ SWITCH = "Show what matches"
 
 @pytest.fixture(scope="module")
 def port(serve_in_thread: Callable[..., int]) -> int:
-    return serve_in_thread(explanations=False)
+    return serve_in_thread()
 
 
 @pytest.fixture
@@ -34,30 +32,40 @@ def pages(browser: "sync_api.Browser", port: int) -> Iterator[Pages]:
     opened.close()
 
 
-@pytest.fixture(scope="module")
-def answer(port: int, encode: Callable[..., bytes]) -> dict[str, Any]:
-    """What the service answers of two photos."""
-    files = [("photos", ("photo", encode(seed), "image/jpeg")) for seed in (11, 12)]
-    answered = httpx2.post(f"http://127.0.0.1:{port}/v1/identifications", files=files)
-    assert answered.status_code == 200
-    return answered.json()
+class Explainer:
+    """Stands in for the service where it is asked what matches; `held` keeps it from answering."""
 
-
-@pytest.fixture
-def explain(answer: dict[str, Any]) -> Callable[..., None]:
-    """Has answers explain the best sheet of the first candidate, compared with a photo, 1 or 2."""
-
-    def explain(page: "sync_api.Page", *, position: int = 1, are_kept: bool = True) -> None:
-        body = copy.deepcopy(answer)
-        body["candidates"][0]["sheets"][0]["explanation"] = {
-            "photo_position": position,
+    def __init__(self, page: "sync_api.Page") -> None:
+        self.asked: list[str] = []
+        self.are_kept = True
+        self.explanation: dict[str, Any] | None = {
+            "photo_position": 1,
             "photo_heat_map_url": MAPS[0],
             "sheet_heat_map_url": MAPS[1],
         }
-        page.route("**/v1/identifications", lambda route: route.fulfill(json=body))
-        page.route("**/v1/explanations/**", lambda route: fulfil_map(route) if are_kept else route.fulfill(status=404))
+        self.held: list[sync_api.Route] | None = None
+        page.route("**/v1/explanations", self._answer)
+        page.route(
+            "**/v1/explanations/**", lambda route: fulfil_map(route) if self.are_kept else route.fulfill(status=404)
+        )
 
-    return explain
+    def release(self) -> None:
+        held, self.held = self.held or [], None
+        for route in held:
+            self._fulfil(route)
+
+    def _answer(self, route: "sync_api.Route") -> None:
+        body = (route.request.post_data_buffer or b"").decode("latin-1")
+        self.asked.append(body.partition('name="sheet_ids"\r\n\r\n')[2].partition("\r\n")[0])
+        assert body.count('name="photos"') == 1
+        if self.held is not None:
+            self.held.append(route)
+        else:
+            self._fulfil(route)
+
+    def _fulfil(self, route: "sync_api.Route") -> None:
+        found = {"sheet_id": self.asked[-1], "explanation": self.explanation}
+        route.fulfill(json={"bundle_id": "index", "explanations": [found]})
 
 
 def fulfil_map(route: "sync_api.Route") -> None:
@@ -91,13 +99,14 @@ def assert_map_covers_picture(page: "sync_api.Page", within: str) -> None:
     assert shown == pytest.approx(natural, rel=0.02)
 
 
-def test_heat_maps_lie_exactly_over_photo_and_sheet(pages: Pages, photo: Path, explain: Callable[..., None]) -> None:
+def test_heat_maps_lie_exactly_over_photo_and_sheet(pages: Pages, photo: Path) -> None:
     page = pages.open()
-    explain(page)
+    explainer = Explainer(page)
     identify(page, photo)
     assert switch(page).get_attribute("aria-pressed") == "false"
     assert page.locator(".heat").count() == 0
     assert page.locator("#heat-legend").is_hidden()
+    assert explainer.asked == []
     switch(page).focus()
     page.keyboard.press("Space")
     assert switch(page).get_attribute("aria-pressed") == "true"
@@ -112,9 +121,9 @@ def test_heat_maps_lie_exactly_over_photo_and_sheet(pages: Pages, photo: Path, e
     assert page.locator(".heat").count() == 0
 
 
-def test_the_switch_holds_for_the_visit(pages: Pages, photo: Path, explain: Callable[..., None]) -> None:
+def test_the_switch_holds_for_the_visit(pages: Pages, photo: Path) -> None:
     page = pages.open()
-    explain(page)
+    Explainer(page)
     identify(page, photo)
     switch(page).click()
     page.reload()
@@ -123,51 +132,104 @@ def test_the_switch_holds_for_the_visit(pages: Pages, photo: Path, explain: Call
     wait_for_maps(page)
 
 
-def test_the_photo_that_was_compared_is_chosen(pages: Pages, photo: Path, explain: Callable[..., None]) -> None:
+def test_each_pair_is_looked_for_once_when_it_is_seen(pages: Pages, photo: Path) -> None:
     page = pages.open()
-    explain(page, position=2)
+    explainer = Explainer(page)
     identify(page, photo, photo)
-    assert page.locator("#photo-figure figcaption b").inner_text() == "Your photo 1"
     switch(page).click()
-    assert page.locator("#photo-figure figcaption b").inner_text() == "Your photo 2"
     wait_for_maps(page)
-    page.get_by_role("button", name="Your photo 1", exact=True).click()
-    assert page.locator(".heat").count() == 0
-    assert "is photo 2" in page.locator("#heat-words").inner_text()
     page.get_by_role("button", name="Sheet 2 of 3 sheets").click()
-    assert "not looked for in this sheet" in page.locator("#heat-words").inner_text()
-    page.get_by_role("button", name="Sheet 1 of 3 sheets").click()
     wait_for_maps(page)
-    assert page.locator("#photo-figure figcaption b").inner_text() == "Your photo 2"
+    page.get_by_role("button", name="Your photo 2", exact=True).click()
+    wait_for_maps(page)
+    assert len(explainer.asked) == 3
+    assert explainer.asked[1] == explainer.asked[2] != explainer.asked[0]
+    page.get_by_role("button", name="Sheet 1 of 3 sheets").click()
+    page.get_by_role("button", name="Your photo 1", exact=True).click()
+    wait_for_maps(page)
+    page.locator("#candidates button").nth(1).click()
+    wait_for_maps(page)
+    switch(page).click()
+    switch(page).click()
+    wait_for_maps(page)
+    assert len(set(explainer.asked)) == 3
+    assert len(explainer.asked) <= 5
 
 
-def test_answers_without_heat_maps_have_no_switch_for_them(pages: Pages, photo: Path) -> None:
+def test_the_page_says_that_it_is_looking_and_gives_up_what_is_no_longer_seen(pages: Pages, photo: Path) -> None:
+    page = pages.open()
+    explainer = Explainer(page)
+    identify(page, photo)
+    explainer.held = []
+    switch(page).click()
+    until(page, "document.querySelector('#heat-words').textContent.startsWith('Looking for')")
+    assert page.locator("#heat-legend").is_hidden()
+    page.get_by_role("button", name="Sheet 2 of 3 sheets").click()
+    until(page, "document.querySelector('#heat-words').textContent.startsWith('Looking for')")
+    explainer.held = explainer.held[-1:]
+    explainer.release()
+    wait_for_maps(page)
+    assert "alike to the network" in page.locator("#heat-words").inner_text()
+
+
+def test_a_service_without_heat_maps_has_no_switch_for_them(
+    browser: "sync_api.Browser", serve_in_thread: Callable[..., int], photo: Path
+) -> None:
+    pages = Pages(browser, serve_in_thread(explanations=False))
     page = pages.open()
     identify(page, photo)
     assert page.get_by_role("button", name=SWITCH).count() == 0
     assert page.locator("#heat-words").is_hidden()
+    page.locator("#sheet-figure .mount").click()
+    assert page.locator("#viewer-heat").is_hidden()
+    pages.close()
 
 
-def test_heat_maps_that_are_gone_are_told_of(pages: Pages, photo: Path, explain: Callable[..., None]) -> None:
+def test_why_there_are_no_heat_maps_is_told(pages: Pages, photo: Path) -> None:
     page = pages.open()
-    explain(page, are_kept=False)
+    explainer = Explainer(page)
+    explainer.explanation = None
     identify(page, photo)
     switch(page).click()
-    until(page, "document.querySelector('#heat-words').textContent.includes('Identify again')")
+    until(page, "document.querySelector('#heat-words').textContent.includes('cannot be read')")
+    assert page.locator("#heat-legend").is_hidden()
+    problem = {"type": "urn:voucher:problem:rate-exceeded", "title": "Too often", "detail": "wait a moment"}
+    page.route("**/v1/explanations", lambda route: route.fulfill(status=429, json=problem))
+    switch(page).click()
+    assert page.locator("#heat-words").is_hidden()
+    switch(page).click()
+    until(page, "document.querySelector('#heat-words').textContent.includes('asks too often')")
+
+
+def test_heat_maps_that_are_gone_are_looked_for_again_on_demand(pages: Pages, photo: Path) -> None:
+    page = pages.open()
+    explainer = Explainer(page)
+    explainer.are_kept = False
+    identify(page, photo)
+    switch(page).click()
+    until(page, "document.querySelector('#heat-words').textContent.includes('for a while only')")
     assert page.locator(".heat").count() == 0
     assert page.locator("#heat-legend").is_hidden()
+    explainer.are_kept = True
+    switch(page).click()
+    switch(page).click()
+    wait_for_maps(page)
 
 
-def test_heat_maps_are_switched_in_the_large_view_too(pages: Pages, photo: Path, explain: Callable[..., None]) -> None:
+def test_heat_maps_are_switched_in_the_large_view_too(pages: Pages, photo: Path) -> None:
     page = pages.open()
-    explain(page)
+    explainer = Explainer(page)
+    explainer.held = []
     identify(page, photo)
     page.locator("#sheet-figure .mount").click()
     viewer = page.locator("#viewer")
     button = viewer.get_by_role("button", name=SWITCH)
     assert button.get_attribute("aria-pressed") == "false"
     button.click()
+    until(page, "document.querySelector('#viewer-heat-words').textContent.startsWith('Looking for')")
+    explainer.release()
     until(page, "document.querySelector('#viewer .heat')?.naturalWidth > 0")
+    assert page.locator("#viewer-heat-words").is_hidden()
     page.locator("#viewer-in").click()
     assert_map_covers_picture(page, "#viewer-stage")
     page.keyboard.press("Escape")

@@ -96,7 +96,8 @@ def test_the_description_tells_every_route_and_its_errors(client: TestClient) ->
         *("/v1/sheets", sheet, f"{sheet}/image", f"{sheet}/thumbnail", f"{sheet}/restore"),
         *("/v1/index-builds", "/v1/jobs", job, f"{job}/cancel", f"{job}/events"),
         *("/v1/bundles", bundle, f"{bundle}/changes", f"{bundle}/activate"),
-        *("/v1/embeddings", "/v1/batches", batch, f"{batch}/results", "/v1/explanations/{explanation_id}/{name}.png"),
+        *("/v1/embeddings", "/v1/batches", batch, f"{batch}/results"),
+        *("/v1/explanations", "/v1/explanations/{explanation_id}/{name}.png"),
         *("/v2/identify/{project}", "/v2/projects", "/v2/projects/{project}/species", "/v2/species"),
         *("/v2/languages", "/v2/quota/daily", "/v2/quota/history", "/v2/_status"),
     }
@@ -104,7 +105,7 @@ def test_the_description_tells_every_route_and_its_errors(client: TestClient) ->
     form = post["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert set(form["properties"]) == {
         *("photos", "organs", "top_k", "include_sheets", "sheets_per_candidate"),
-        *("species_ids", "genera", "families", "explain", "explained_candidates"),
+        *("species_ids", "genera", "families", "ignore_unlisted", "explain", "explained_candidates"),
     }
     assert {"200", "400", "401", "403", "408", "413", "415", "422", "429", "500", "503"} == set(post["responses"])
     assert set(api["components"]["securitySchemes"]) == {"bearer", "header", "cookie", "parameter"}

@@ -62,6 +62,36 @@ def test_what_the_index_does_not_hold_is_named(fields: dict[str, list[str]], nam
     assert all(word in str(caught.value) for word in named)
 
 
+@pytest.mark.parametrize(
+    ("fields", "expected", "unlisted"),
+    [
+        ({"species_ids": ["1", "77", "78"]}, [0], ["77", "78"]),
+        (
+            {"species_ids": ["1", "3"], "genera": ["Rosa", "viola"], "families": ["Rosaceae", "Violaceae"]},
+            [0],
+            ["Rosa", "Rosaceae"],
+        ),
+        ({"species_ids": ["4"]}, [3], []),
+    ],
+)
+def test_what_the_index_does_not_hold_is_left_out_where_that_is_wanted(
+    fields: dict[str, list[str]], expected: list[int] | None, unlisted: list[str]
+) -> None:
+    asked = CandidateFilter.of(**fields, ignores_unlisted=True)
+    assert asked is not None
+    if expected is not None:
+        assert asked.positions(FLORA).tolist() == expected
+    assert asked.unlisted(FLORA) == unlisted
+
+
+@pytest.mark.parametrize("fields", [{"species_ids": ["77"]}, {"species_ids": ["1", "77"], "families": ["Rosaceae"]}])
+def test_nothing_left_is_an_error_all_the_same(fields: dict[str, list[str]]) -> None:
+    asked = CandidateFilter.of(**fields, ignores_unlisted=True)
+    assert asked is not None
+    with pytest.raises(InvalidCandidateFilter, match="none of the 4 species"):
+        asked.positions(FLORA)
+
+
 def test_a_species_without_a_family_is_of_none() -> None:
     asked = CandidateFilter(families=frozenset({"Violaceae"}))
     assert 3 not in asked.positions(FLORA)
