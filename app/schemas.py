@@ -468,7 +468,7 @@ class ChangesBody(WireModel):
 
 
 class ValidationBody(WireModel):
-    """Figures of a bundle on the photos that were kept from its model's training for validation."""
+    """Figures of a bundle on validation photos, to compare bundles by: no accuracy, since training knows them."""
 
     photos: int
     species: int

@@ -72,8 +72,8 @@ def show_command(bundle_id: BundleId, home: HomeOption = DEFAULT_HOME, as_json: 
     if bundle.validation is not None:
         v = bundle.validation
         lines.append(
-            f"validation: top-1 {100 * v['top1']:.1f} %, top-5 {100 * v['top5']:.1f} % of {v['photos']} photos of "
-            f"{v['species']} species"
+            f"validation photos, which training knows: top-1 {100 * v['top1']:.1f} %, top-5 {100 * v['top5']:.1f} % of "
+            f"{v['photos']} photos of {v['species']} species"
         )
     lines += [
         f"  revision {r['revision']}: {r['action']}, {r['sheets']} sheets, by {r['by']}, {r['at']}"

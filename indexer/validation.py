@@ -1,4 +1,8 @@
-"""Figures of a bundle on a fixed set of photos: what a new build is held against before it is put into service."""
+"""Figures of a bundle on a fixed set of photos: what a new build is held against before it is put into service.
+
+They compare bundles and are no accuracy: the network's epoch was chosen on these photos, and the metric is fitted on
+them too. Accuracy is for `evaluate` to tell.
+"""
 
 import hashlib
 import json

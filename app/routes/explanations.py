@@ -113,6 +113,6 @@ def get_heat_map(explanation_id: str, name: str, explainer: ExplainerDependency)
     """
     found = explainer.store.get(explanation_id, name)
     if found is None:
-        raise UnknownExplanation("there is no such heat map, or it has expired; ask for it again with POST /v1/explanations")
+        raise UnknownExplanation("no such heat map, or it has expired; ask for it again with POST /v1/explanations")
     headers = {"Cache-Control": f"private, max-age={int(found.seconds_left)}"}
     return Response(found.png, media_type="image/png", headers=headers)

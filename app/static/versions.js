@@ -166,7 +166,7 @@ function facts({ sheets, species, changes, base, validation, model_id: model }) 
     ["Sheets", sheets.toLocaleString()],
     ["Species", species.toLocaleString()],
     ["Changes", base ? plusMinus(changes) : "built from nothing"],
-    ["First answer right", validation ? validationWords(validation) : "not measured"],
+    ["Right on photos that training knows", validation ? validationWords(validation) : "not measured"],
     ["Model", model],
   ];
   return element("dl", { className: "facts" }, ...entries.map(([term, value]) => element("div", {}, element("dt", {}, term), element("dd", {}, value))));

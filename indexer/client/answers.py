@@ -283,7 +283,7 @@ class BatchResult(Answer):
 
 
 class Validation(Answer):
-    """Figures of a bundle on photos that were kept from its model's training."""
+    """Figures of a bundle on validation photos, to compare bundles by; training knows the photos."""
 
     photos: int
     species: int
