@@ -11,7 +11,7 @@ import anyio
 
 from app.inference import Looked
 from app.refusals import AnswerTimeout, ClientGone, ExplanationsOff
-from app.schemas import ExplanationBody
+from app.schemas.identification import ExplanationBody
 from app.serving import Serving
 from app.settings import Settings, home_of
 from models.catalogue import Catalogue

@@ -18,7 +18,8 @@ from models.artifacts import INDEX_KIND, Artifact, folder_of, read
 from models.errors import VoucherError
 from models.home import Home
 from models.identifier import Identifier
-from models.jobs import BUILD_WORKFLOW, KINDS, Job, JobQueue, JobState
+from models.job_values import Job, JobState
+from models.jobs import BUILD_WORKFLOW, KINDS, JobQueue
 from models.worker_presence import running_workers
 
 logger = logging.getLogger(__name__)

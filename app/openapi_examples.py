@@ -239,8 +239,7 @@ def _name_of(schema: dict[str, Any]) -> str:
     """The name of the schema that is referred to, also where the body may be left out."""
     alternatives = [schema, *schema.get("anyOf", [])]
     reference = next((str(each["$ref"]) for each in alternatives if "$ref" in each), "")
-    # The module is part of the name where two modules have a schema of that name.
-    return reference.rpartition("/")[2].rpartition("__")[2]
+    return reference.rpartition("/")[2]
 
 
 def _problems(status: int) -> Iterator[tuple[str, dict[str, Any]]]:

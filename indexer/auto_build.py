@@ -9,7 +9,8 @@ from models.bundle_history import latest_revision
 from models.catalogue import Catalogue
 from models.catalogue_revisions import CatalogueRevision
 from models.home import Home
-from models.jobs import BuildRequest, JobQueue
+from models.job_values import BuildRequest
+from models.jobs import JobQueue
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,8 @@ from models.catalogue import Catalogue
 from models.errors import VoucherError
 from models.findings import Finding
 from models.home import Home
-from models.jobs import BUILD_WORKFLOW, Job, JobQueue, JobState
+from models.job_values import Job, JobState
+from models.jobs import BUILD_WORKFLOW, JobQueue
 from models.worker_presence import running_workers
 
 _LATEST = 50

@@ -8,7 +8,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from models.errors import JobCancelled, VoucherError
-from models.jobs import PROGRESS_EVENT, JobProgress, JobQueue
+from models.job_values import JobProgress
+from models.jobs import PROGRESS_EVENT, JobQueue
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,8 @@ import typer
 
 from indexer import console
 from indexer.options import DEFAULT_HOME, HomeOption, JsonOption
-from models.jobs import Job, JobQueue
+from models.job_values import Job
+from models.jobs import JobQueue
 
 jobs_app = typer.Typer(no_args_is_help=True, help="See and cancel queued work, such as index builds.")
 

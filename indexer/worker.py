@@ -18,6 +18,7 @@ from indexer.worker_slots import WorkerSlots, executor_of
 from models.catalogue import Catalogue
 from models.errors import JobCancelled, JobQueueError, VoucherError
 from models.home import Home
+from models.job_values import BuildRequest
 from models.jobs import (
     APPLICATION,
     BATCH_QUEUE,
@@ -27,7 +28,6 @@ from models.jobs import (
     JOBS_VERSION,
     MAX_ATTEMPTS,
     SERIALIZER,
-    BuildRequest,
     JobQueue,
     prepare_queue,
     queue_url,

@@ -9,9 +9,7 @@ import logging
 import secrets
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -21,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from models.errors import JobQueueError, UnknownJob
 from models.home import Home
+from models.job_values import BuildRequest, Job, JobProgress, JobState
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +29,8 @@ JOBS_VERSION = "jobs-1"
 BUILD_QUEUE = "index-builds"
 BUILD_WORKFLOW = "build-index"
 BATCH_QUEUE = "batches"
-"""A queue of its own: builds and batches are each done one after the other, and neither waits for the other."""
+"""A queue of its own: builds are done one at a time, batches one at a time by each worker, neither waiting for the
+other."""
 BATCH_WORKFLOW = "identify-batch"
 KINDS = (BUILD_WORKFLOW, BATCH_WORKFLOW)
 PROGRESS_EVENT = "progress"
@@ -50,72 +50,6 @@ _STATES = {
 }
 
 Answer = TypeVar("Answer")
-
-
-class JobState(StrEnum):
-    """Where a job stands."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-    @property
-    def is_final(self) -> bool:
-        """Whether nothing more will happen."""
-        return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
-
-
-@dataclass(frozen=True, slots=True)
-class BuildRequest:
-    """What an index build is asked for. None takes the latest model and the gate of the run's config."""
-
-    model_id: str | None = None
-    activate: bool = True
-    from_nothing: bool = False
-    automatic: bool = False
-    """Nobody asked for it: it was due some time after a change."""
-    requested_by: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class JobProgress:
-    """How far a running job is: `done` of `total` things of this stage.
-
-    `per_second` and `seconds_left` are of the stage, None while nothing can be said.
-    """
-
-    stage: str
-    done: int
-    total: int
-    per_second: float | None = None
-    seconds_left: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One piece of work. Times are ISO 8601 in UTC; `reason` says why it failed."""
-
-    job_id: str
-    kind: str
-    state: JobState
-    created_at: str
-    started_at: str | None
-    finished_at: str | None
-    requested_by: str
-    request: dict[str, Any]
-    progress: JobProgress | None
-    result: dict[str, Any] | None
-    reason: str | None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self) | {"state": self.state.value}
 
 
 class JobQueue:
@@ -287,8 +221,8 @@ class JobQueue:
                     application_name=APPLICATION,
                     retry_connection_errors=False,
                 )
-                for queue in (BUILD_QUEUE, BATCH_QUEUE):
-                    self._client.register_queue(queue, global_concurrency=1, polling_interval_sec=0.5)
+                self._client.register_queue(BUILD_QUEUE, global_concurrency=1, polling_interval_sec=0.5)
+                self._client.register_queue(BATCH_QUEUE, worker_concurrency=1, polling_interval_sec=0.5)
             return self._client
 
 

@@ -9,9 +9,9 @@ from app.plantnet.wire import (
     GenusResultBody,
     ImageBody,
     ListedSpeciesBody,
+    NamedSpeciesBody,
     OtherResultsBody,
     ResultBody,
-    SpeciesBody,
     TaxonBody,
     UrlBody,
 )
@@ -35,10 +35,10 @@ MONTHS = tuple(_MONTHS.split())
 SHEET_ORGAN = "other"
 
 
-def species_of(species: Species) -> SpeciesBody:
+def species_of(species: Species) -> NamedSpeciesBody:
     """A species with its names taken apart."""
     name = split_scientific_name(species.scientific_name)
-    return SpeciesBody(
+    return NamedSpeciesBody(
         scientific_name_without_author=name.without_author,
         scientific_name_authorship=name.authorship,
         genus=taxon_of(species.genus or name.genus),

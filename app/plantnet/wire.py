@@ -26,7 +26,7 @@ class TaxonBody(PlantnetModel):
     scientific_name: str
 
 
-class SpeciesBody(PlantnetModel):
+class NamedSpeciesBody(PlantnetModel):
     """A species in a result."""
 
     scientific_name_without_author: str
@@ -67,7 +67,7 @@ class ResultBody(PlantnetModel):
     """One possible species."""
 
     score: float = Field(ge=0, le=1, description="calibrated probability")
-    species: SpeciesBody
+    species: NamedSpeciesBody
     images: list[ImageBody] = Field(description="its most similar sheets; empty unless include-related-images is true")
 
 
@@ -175,7 +175,7 @@ class DayQuotaBody(PlantnetModel):
     identify: DayUsageBody
 
 
-class QuotaBody(PlantnetModel):
+class DailyQuotaBody(PlantnetModel):
     """The quota of a key today, in the shape of the present description and in that of 2025."""
 
     day: str

@@ -22,11 +22,12 @@ from app.dependencies import (
 from app.identification_form import truth
 from app.refusals import BatchUnfinished
 from app.routes.documented_errors import problems
-from app.schemas import BatchBody
+from app.schemas.jobs import BatchBody
 from models.answer_values import csv_head, csv_line, table_row
 from models.batches import Batch, BatchStore
 from models.errors import JobQueueError, ServiceOverloaded, UnknownBatch, UnknownJob
-from models.jobs import Job, JobQueue
+from models.job_values import Job
+from models.jobs import JobQueue
 
 router = APIRouter(tags=["batches"])
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path, Query
 
 from app.dependencies import CuratorDependency, HomeDependency
 from app.routes.documented_errors import problems
-from app.schemas import ActivationBody, BundleBody, BundleDifferenceBody, BundleList
+from app.schemas.bundles import ActivationBody, BundleBody, BundleDifferenceBody, BundleList
 from models.artifacts import activate
 from models.bundle_history import BundleRecord, difference, get_bundle, list_bundles
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 
 from app.dependencies import CatalogueDependency, HomeDependency
 from app.routes.documented_errors import problems
-from app.schemas import ChangesBody, RevisionBody
+from app.schemas.collection import ChangesBody, RevisionBody
 from models.bundle_history import BundleRecord, list_bundles
 from models.catalogue import Catalogue
 from models.home import Home

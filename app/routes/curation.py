@@ -16,7 +16,7 @@ from app.dependencies import (
 from app.routes.documented_errors import problems
 from app.routes.sheets import SheetId, sheet_body
 from app.routes.species import species_body
-from app.schemas import (
+from app.schemas.collection import (
     AddedSheetBody,
     AddedSheetsBody,
     CuratorBody,

@@ -10,7 +10,7 @@ from app.access_offer import COOKIE, KEY_PARAMETER, SECURE_COOKIE
 from app.error_responses import PROBLEM_MEDIA_TYPE
 from app.openapi_examples import add_examples
 from app.plantnet.errors import is_below as is_plantnet
-from app.schemas import Problem
+from app.schemas.wire import Problem
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

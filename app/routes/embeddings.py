@@ -12,7 +12,7 @@ from app.hang_up import client_gone
 from app.identification_form import MAX_TEXT_BYTES, PHOTO_FIELD, photos_schema, single_value
 from app.refusals import UnacceptableForm
 from app.routes.documented_errors import problems
-from app.schemas import EmbeddingsBody
+from app.schemas.identification import EmbeddingsBody
 from app.uploads import FormShape, read_upload
 from models.retrieval import FloatArray
 from models.specimens import Role

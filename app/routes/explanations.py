@@ -16,7 +16,7 @@ from app.hang_up import client_gone
 from app.identification_form import MAX_EXPLAINED, PHOTO_FIELD, entries_of, photos_schema
 from app.refusals import UnacceptableForm, UnknownExplanation
 from app.routes.documented_errors import problems
-from app.schemas import ExplanationsBody, SheetExplanationBody
+from app.schemas.identification import ExplanationsBody, SheetExplanationBody
 from app.uploads import FormShape, read_upload
 
 router = APIRouter(tags=["identifications"])

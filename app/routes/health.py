@@ -9,7 +9,7 @@ from app.error_responses import TABLE, note_problem, problem, request_id_of
 from app.readiness import Check, State
 from app.refusals import NotReady
 from app.routes.documented_errors import problems
-from app.schemas import Health, Readiness, ReadinessCheck
+from app.schemas.service import Health, Readiness, ReadinessCheck
 
 router = APIRouter(tags=["health"])
 

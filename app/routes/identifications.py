@@ -23,7 +23,7 @@ from app.identification_form import FORM_SCHEMA, form_shape, read_options
 from app.inference import Looked
 from app.routes.documented_errors import problems
 from app.routes.sheets import image_url, thumbnail_url
-from app.schemas import (
+from app.schemas.identification import (
     CandidateBody,
     DecisionBody,
     ExplanationBody,

@@ -12,8 +12,9 @@ from fastapi.responses import StreamingResponse
 from app.dependencies import CuratorDependency, JobsDependency, StreamsDependency
 from app.event_streams import EventStreams
 from app.routes.documented_errors import problems
-from app.schemas import IndexBuildBody, JobBody, JobList
-from models.jobs import BUILD_WORKFLOW, BuildRequest, Job, JobQueue
+from app.schemas.jobs import IndexBuildBody, JobBody, JobList
+from models.job_values import BuildRequest, Job
+from models.jobs import BUILD_WORKFLOW, JobQueue
 
 router = APIRouter(tags=["jobs"])
 

@@ -16,6 +16,7 @@ from app.plantnet.links import base_url_of
 from app.plantnet.quota import UnchargedAccess, limit_of, today, used_by_day
 from app.plantnet.wire import (
     CountBody,
+    DailyQuotaBody,
     DayQuotaBody,
     DayUsageBody,
     HistoryDayBody,
@@ -23,7 +24,6 @@ from app.plantnet.wire import (
     PastQuotaBody,
     PastUsageBody,
     ProjectBody,
-    QuotaBody,
     StatusBody,
 )
 from app.refusals import UnacceptableForm
@@ -163,13 +163,13 @@ def list_project_species(
 @router.get("/v2/quota/daily", summary="What was used of a day, and is left of it", responses=errors())
 async def get_daily_quota(
     request: Request, asked: Annotated[DailyQuery, Query()], access: UnchargedAccess
-) -> QuotaBody:
+) -> DailyQuotaBody:
     """Identifications of the key. Without a limit `total` and `remaining` are 2147483647."""
     day = asked.day or today()
     count = (await used_by_day(request, access, day.year)).get(day, 0)
     total = limit_of(access)
     remaining = total if access.quota is None else max(0, total - count)
-    return QuotaBody(
+    return DailyQuotaBody(
         day=day.isoformat(),
         quota=DayQuotaBody(identify=DayUsageBody(count=count, total=total, remaining=remaining)),
         count=CountBody(identify=count),

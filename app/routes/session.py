@@ -10,7 +10,7 @@ from app.dependencies import SettingsDependency
 from app.foreign_pages import refuse_foreign_pages
 from app.refusals import CurationOff, ForeignPage, KeyWrong
 from app.routes.documented_errors import problems
-from app.schemas import QuotaBody, SessionBody, SignInBody
+from app.schemas.service import QuotaBody, SessionBody, SignInBody
 from app.settings import Settings
 from models.api_keys import ApiKey
 

@@ -11,7 +11,7 @@ from app.dependencies import CatalogueDependency, DirectoryDependency, Rendition
 from app.refusals import UnacceptableForm
 from app.renditions import SIZES
 from app.routes.documented_errors import problems
-from app.schemas import SheetBody, SheetPage
+from app.schemas.collection import SheetBody, SheetPage
 from models.errors import CatalogueError
 from models.specimens import Sheet
 from models.taxonomy import Species, SpeciesId

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query
 
 from app.dependencies import DirectoryDependency, ServingDependency
 from app.routes.documented_errors import problems
-from app.schemas import SpeciesBody, SpeciesPage
+from app.schemas.collection import SpeciesBody, SpeciesPage
 from app.species_directory import SpeciesEntry
 from models.taxonomy import SpeciesId
 

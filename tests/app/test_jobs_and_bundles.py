@@ -23,7 +23,8 @@ from models.catalogue import Catalogue
 from models.curation import Curator
 from models.errors import JobCancelled, JobQueueError, ServiceOverloaded
 from models.home import Home
-from models.jobs import Job, JobProgress, JobQueue, JobState
+from models.job_values import Job, JobProgress, JobState
+from models.jobs import JobQueue
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.metrics import ServiceMetrics
 from app.metrics_folder import MetricsFolder, folder_from_environment, metrics_folder
 from models.home import Home
-from models.jobs import BuildRequest, JobQueue
+from models.job_values import BuildRequest
+from models.jobs import JobQueue
 from models.retrieval import Novelty
 
 LOCAL = {"host": "localhost"}

@@ -146,3 +146,8 @@ def test_files_of_the_page_are_checked_with_each_use(client: TestClient) -> None
     assert response.headers["content-type"].startswith("text/javascript")
     again = client.get("/static/page.js", headers={"if-none-match": response.headers["etag"]})
     assert again.status_code == 304
+
+
+def test_no_two_schemas_of_the_description_have_one_name(client: TestClient) -> None:
+    """Their modules would become part of their names, which programs write clients from."""
+    assert [name for name in client.get("/openapi.json").json()["components"]["schemas"] if "__" in name] == []

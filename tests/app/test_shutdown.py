@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from models.home import Home
-from models.jobs import BuildRequest, JobQueue
+from models.job_values import BuildRequest
+from models.jobs import JobQueue
 
 pytestmark = pytest.mark.slow
 

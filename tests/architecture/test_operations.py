@@ -14,7 +14,8 @@ from fastapi.testclient import TestClient
 from app.main import create_app
 from app.settings import PREFIX, Settings
 from models.home import Home
-from models.jobs import BUILD_WORKFLOW, Job, JobState
+from models.job_values import Job, JobState
+from models.jobs import BUILD_WORKFLOW
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "docker"

@@ -26,7 +26,8 @@ from models.compute import Compute
 from models.durable import remove_stale_staging
 from models.errors import BundleError
 from models.home import Home
-from models.jobs import BuildRequest, JobQueue, JobState
+from models.job_values import BuildRequest, JobState
+from models.jobs import JobQueue
 
 KILLS = int(os.environ.get("VOUCHER_TEST_KILLS", "4"))
 CPU = Compute.resolve("cpu", precision="float32")

@@ -26,7 +26,8 @@ from models.catalogue import Catalogue
 from models.errors import JobCancelled, UnknownBatch
 from models.home import Home
 from models.identifier import Identifier
-from models.jobs import BATCH_WORKFLOW, BuildRequest, JobQueue, JobState
+from models.job_values import BuildRequest, JobState
+from models.jobs import BATCH_WORKFLOW, JobQueue
 
 
 def put(home: Home, count: int, *, bad: tuple[int, ...] = (), **options: Any) -> Batch:

@@ -8,7 +8,8 @@ from findings_support import bad, told
 from indexer.doctor_jobs import check_jobs
 from indexer.worker_slots import WorkerSlots
 from models.home import Home
-from models.jobs import BUILD_WORKFLOW, BuildRequest, Job, JobQueue, JobState
+from models.job_values import BuildRequest, Job, JobState
+from models.jobs import BUILD_WORKFLOW, JobQueue
 
 
 def test_a_job_that_waits_without_a_worker(home: Home) -> None:

@@ -23,7 +23,8 @@ from models.catalogue import Catalogue
 from models.curation import Curator
 from models.errors import InsufficientData, JobCancelled, UnknownJob
 from models.home import Home
-from models.jobs import BuildRequest, Job, JobQueue, JobState
+from models.job_values import BuildRequest, Job, JobState
+from models.jobs import JobQueue
 
 
 @contextmanager
