@@ -48,6 +48,7 @@ async def page(request: Request, settings: SettingsDependency) -> HTMLResponse:
     known = {
         "max_photos": str(settings.max_photos),
         "max_upload_bytes": str(settings.max_upload_bytes),
+        "max_request_bytes": str(settings.max_request_bytes),
         "explanations": str(settings.explanations).lower(),
         "privacy": PHOTOS_ARE_KEPT if settings.keep_photos else PHOTOS_ARE_NOT_KEPT,
         "curation_refusal": escape(await _curation_refusal(request, settings)),

@@ -110,8 +110,9 @@ function setWords(set) {
   const coverage = percent(set.coverage);
   if (!set.size) return [`No species is likely enough for a set of ${coverage} coverage: doubt this answer.`];
   const names = set.species.slice(0, SET_SHOWN).flatMap((species, index) => [index ? ", " : "", scientificName(species)]);
-  const more = set.size > SET_SHOWN ? ` and ${(set.size - SET_SHOWN).toLocaleString()} more` : "";
-  return [element("b", {}, `Set of ${coverage} coverage: `), ...names, `${more} – ${set.guarantee}`];
+  const lastName = set.species.at(-1).scientific_name;
+  const more = set.size > SET_SHOWN ? ` and ${(set.size - SET_SHOWN).toLocaleString()} more.` : "";
+  return [element("b", {}, `Set of ${coverage} coverage: `), ...names, `${more || lastName.endsWith(".") ? more : "."} ${set.guarantee}`];
 }
 
 function scrollTo(target) {

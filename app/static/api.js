@@ -1,5 +1,6 @@
 import { duration } from "./duration.js";
 
+const REFUSED = "The service cannot be reached, or it refused the upload. Try again, perhaps with smaller images.";
 const UNREACHABLE = "The service cannot be reached. Check the connection and try again.";
 
 /** What the service or the way to it did not want; `message` is for people. */
@@ -74,19 +75,19 @@ export function explain(file, sheetId, { signal }) {
   const form = new FormData();
   form.append("photos", file, "photo-1");
   form.append("sheet_ids", sheetId);
-  return upload("/v1/explanations", form, { signal, onProgress: () => {} });
+  return upload("/v1/explanations", form, { signal, onProgress: () => {}, unreachable: UNREACHABLE });
 }
 
 /**
  * The JSON that answers a form. `onProgress` gets the part that is uploaded, 0 … 1; an aborted `signal` rejects with
- * an AbortError. Where a key is needed, it is asked for.
+ * an AbortError. Where a key is needed, it is asked for. `unreachable` is said where nothing answers.
  */
-export function upload(path, form, { signal, onProgress }) {
-  return withKey(() => uploadOnce(path, form, { signal, onProgress }), true);
+export function upload(path, form, { signal, onProgress, unreachable = REFUSED }) {
+  return withKey(() => uploadOnce(path, form, { signal, onProgress, unreachable }), true);
 }
 
 /** XMLHttpRequest, because fetch tells nothing about an upload. */
-function uploadOnce(path, form, { signal, onProgress }) {
+function uploadOnce(path, form, { signal, onProgress, unreachable }) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
     request.open("POST", path);
@@ -99,7 +100,7 @@ function uploadOnce(path, form, { signal, onProgress }) {
       else reject(problem(request.status, request.responseText, request.getResponseHeader("Retry-After")));
     });
     request.addEventListener("error", () => {
-      reject(new ServiceError("The service cannot be reached, or it refused the upload. Try again, perhaps with smaller images."));
+      reject(new ServiceError(unreachable));
     });
     request.addEventListener("abort", () => reject(new DOMException("cancelled", "AbortError")));
     signal.addEventListener("abort", () => request.abort(), { once: true });

@@ -22,6 +22,7 @@ export class BuildStrip {
   #job = null;
   #asking = false;
   #followedSince = 0;
+  #wasServed = false;
   #onChanges;
 
   /** `onChanges` gets the body of `/v1/changes` each time it was asked for. */
@@ -77,13 +78,14 @@ export class BuildStrip {
   }
 
   async #cancel() {
+    if (byId("build-cancel").getAttribute("aria-disabled") === "true") return;
     tell(byId("build-error"));
-    byId("build-cancel").disabled = true;
+    byId("build-cancel").setAttribute("aria-disabled", "true"); // a disabled one would lose the focus
     try {
       await curation.attempt(() => requestJson("POST", `/v1/jobs/${encodeURIComponent(this.#job.job_id)}/cancel`));
       this.#say("Cancelling …");
     } catch (error) {
-      byId("build-cancel").disabled = false;
+      byId("build-cancel").removeAttribute("aria-disabled");
       this.#complain(error);
     }
   }
@@ -93,7 +95,7 @@ export class BuildStrip {
     this.#follower = null;
     this.#job = null;
     this.#followedSince = performance.now();
-    byId("build-cancel").disabled = false;
+    byId("build-cancel").removeAttribute("aria-disabled");
     this.#onJob(job);
     if (!isFinal(job)) this.#follower = new JobFollower(job.job_id, (now) => this.#onJob(now), (error) => this.#complain(error));
   }
@@ -102,9 +104,10 @@ export class BuildStrip {
     if (this.#job && isFinal(this.#job)) return;
     this.#job = job;
     tell(byId("build-error"));
+    const hadFocus = document.activeElement === byId("build-cancel");
     this.#buttons({ cancel: !isFinal(job) });
     byId("build-running").hidden = isFinal(job);
-    if (isFinal(job)) this.#end(job);
+    if (isFinal(job)) this.#end(job, hadFocus);
     else if (job.state === "queued") this.#showQueued(job);
     else this.#showRunning(job);
   }
@@ -141,18 +144,17 @@ export class BuildStrip {
     byId("build-left").textContent = [part, left === null ? "" : `${duration(left)} left`].filter(Boolean).join(", ");
   }
 
-  async #end(job) {
-    const hadFocus = document.activeElement === byId("build-cancel");
+  async #end(job, hadFocus) {
     this.#follower = null;
     this.#announce();
     if (job.state !== "succeeded") {
       await this.look();
-      if (hadFocus) byId("build-start").focus();
+      if (hadFocus) this.#focus();
       return;
     }
     const { bundle_id: bundleId, activated, held_back: heldBack } = job.result;
     this.#buttons({ versions: true });
-    if (hadFocus) byId("build-versions").focus();
+    if (hadFocus) this.#focus();
     if (!activated) {
       this.#say(`Built (${changeWords(job.result)}), and not put into service${heldBack ? `: ${heldBack}` : ""}.`);
       return;
@@ -169,7 +171,8 @@ export class BuildStrip {
     byId("build-running").hidden = true;
     const failed = last?.state === "failed" && (pending > 0 || last.job_id === this.#job?.job_id);
     // What has just been told stays until something else is changed.
-    const isTold = this.#job?.state === "succeeded" && pending === 0;
+    const isTold = this.#job?.state === "succeeded" && pending === 0 && !(this.#wasServed && !isServed);
+    this.#wasServed = isServed;
     if (isTold) return;
     const changes = `${isMore ? "More than " : ""}${counted(pending, "change")}`;
     const verb = pending === 1 && !isMore ? "is" : "are";
@@ -181,6 +184,12 @@ export class BuildStrip {
     this.#say(`${wasCancelled ? "The build was cancelled. " : ""}${state}`);
     this.#buttons({ start: pending > 0, versions: pending === 0 || unserved });
     tell(byId("build-error"), ...(failed ? withCode(`The build of ${when(last.finished_at ?? last.created_at)} failed: ${last.reason}`) : []));
+  }
+
+  /** To the button that is there, or else to what is said. */
+  #focus() {
+    const buttons = ["build-start", "build-versions"].map(byId);
+    (buttons.find((button) => button.offsetParent) ?? byId("build-words")).focus();
   }
 
   #buttons({ start = false, cancel = false, versions = false }) {

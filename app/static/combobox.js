@@ -21,7 +21,7 @@ export class Combobox {
     this.#input = byId(id);
     this.#onError = onError;
     this.#list = element("ul", { id: `${id}-list`, className: "options", role: "listbox", "aria-label": title, hidden: true });
-    this.#status = element("p", { className: "visually-hidden", role: "status" });
+    this.#status = element("p", { className: "visually-hidden combobox-status", role: "status" });
     this.#input.after(this.#list, this.#status);
     const attributes = {
       role: "combobox", autocomplete: "off", spellcheck: "false", autocapitalize: "off",
@@ -89,6 +89,8 @@ export class Combobox {
     this.#input.setAttribute("aria-expanded", String(!this.#list.hidden));
     this.#point(-1);
     this.#status.textContent = words;
+    // Where there is no list to see, its words are seen.
+    this.#status.classList.toggle("visually-hidden", entries.length > 0 || !this.text);
   }
 
   #option(entry, index) {
@@ -104,6 +106,7 @@ export class Combobox {
     this.#list.hidden = true;
     this.#list.replaceChildren();
     this.#status.textContent = "";
+    this.#status.classList.add("visually-hidden");
     this.#input.setAttribute("aria-expanded", "false");
     this.#point(-1);
   }

@@ -23,6 +23,7 @@ export class CurateForm {
   #tray;
   #species;
   #running = null;
+  #isBeingStored = false;
   #onAdded;
 
   /** `onAdded` is called when sheets have come into the collection. */
@@ -100,7 +101,11 @@ export class CurateForm {
     let stopped = null;
     for (const [index, item] of sheets.entries()) {
       try {
-        outcomes.push(await this.#send(item, (part) => showProgress(index, sheets.length, part)));
+        this.#isBeingStored = false;
+        outcomes.push(await this.#send(item, (part) => {
+          this.#isBeingStored = part === 1;
+          showProgress(index, sheets.length, part);
+        }));
         this.#tray.take(item);
       } catch (error) {
         stopped = this.#refused(error, item);
@@ -160,9 +165,15 @@ export class CurateForm {
     this.#showKind();
   }
 
-  /** Why no more sheets are sent, as `{ words, field }`; null where only this sheet is refused. */
+  /**
+   * Why no more sheets are sent, as `{ words, field }`, `isUnsure` where one of them may have arrived; null where only
+   * this sheet is refused.
+   */
   #refused(error, item) {
-    if (error.name === "AbortError") return { words: "Stopped. What was not added is still here." };
+    if (error.name === "AbortError") {
+      const maybe = this.#isBeingStored ? " The one that had just been sent may be in the collection all the same: sent again, it does no harm." : "";
+      return { words: `Stopped. What is left is still here.${maybe}`, isUnsure: true };
+    }
     const { name, words } = fieldOf(error);
     if (name) return { words: "", field: fault(name, words) };
     const isOfSheet = error.kind === "sheet-conflict" || [413, 415, 422].includes(error.status);
@@ -179,9 +190,9 @@ export class CurateForm {
       .map((kind) => [outcomes.filter((sheet) => sheet.outcome === kind).length, SUMMARIES[kind]])
       .filter(([count]) => count)
       .map(([count, words], index) => `${index ? count : counted(count, "sheet")} ${words}`);
-    const rest = left ? `${counted(left, "sheet")} not added` : "";
+    const rest = left ? `${counted(left, "sheet")} ${stopped?.isUnsure ? "left" : "not added"}` : "";
     say([...parts, rest].filter(Boolean).join(", "));
-    tell(byId("curate-error"), stopped?.words ?? (left ? `${counted(left, "sheet")} refused; below ${left === 1 ? "it" : "each"} you can read why.` : ""));
+    tell(byId("curate-error"), stopped?.words ?? (left ? `${counted(left, "sheet")} refused; above, below ${left === 1 ? "it" : "each"}, you can read why.` : ""));
     if (outcomes.length) {
       showOutcomes(outcomes);
       // The next sheet is of another specimen, and most often of the same herbarium.

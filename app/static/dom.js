@@ -56,6 +56,11 @@ export function tell(target, ...words) {
   target.hidden = said.length === 0;
 }
 
+/** Says `words` in an element that stays where it is, so that screen readers hear of it; anew only when they change. */
+export function say(target, words) {
+  if (target.textContent !== words) target.textContent = words;
+}
+
 /** What to say of an error: the service's own words, or that the page is at fault, which the console then tells. */
 export function errorWords(error) {
   if (error instanceof ServiceError) return error.message;

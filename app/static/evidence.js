@@ -1,8 +1,9 @@
-import { byId, counted, element, image, tell } from "./dom.js";
-import { HEAT_MAPS_CHANGED, HEAT_MAPS_FOUND, heatMaps, picture } from "./heat_maps.js";
+import { byId, counted, element, image, say } from "./dom.js";
+import { HEAT_MAPS_CHANGED, HEAT_MAPS_FOUND, heatMaps, layHeatMap, picture } from "./heat_maps.js";
 import { canMatch, Matches } from "./matches.js";
 import { scientificName, sheetName, thumbnail } from "./names.js";
 import { organWords } from "./photo_controls.js";
+import { session } from "./session.js";
 import { sheetTools } from "./sheet_actions.js";
 import { factsOf } from "./sheet_facts.js";
 import { showLarge } from "./viewer.js";
@@ -52,6 +53,10 @@ export class Evidence {
     return this.#sheet && this.#matches.of(this.#shown.photo, this.#sheet.sheet_id);
   }
 
+  get #isLooking() {
+    return Boolean(this.#sheet) && this.#matches.isLookingFor(this.#shown.photo, this.#sheet.sheet_id);
+  }
+
   #renderIfAny() {
     if (this.#candidate) this.#render();
   }
@@ -67,16 +72,18 @@ export class Evidence {
   #renderSwitch() {
     byId("heat-toggle").hidden = !canMatch || !this.#sheet;
     byId("heat-toggle").setAttribute("aria-pressed", String(heatMaps.shown));
-    tell(byId("heat-words"), heatMaps.shown ? this.#heatWords() : "");
+    byId("heat-toggle").setAttribute("aria-busy", String(heatMaps.shown && this.#isLooking));
+    say(byId("heat-words"), heatMaps.shown ? this.#heatWords() : "");
     byId("heat-legend").hidden = !heatMaps.shown || !this.#match?.photo;
   }
 
   /** What is to be said of the heat maps; what they mean stands below them. */
   #heatWords() {
     if (!canMatch || !this.#sheet) return "";
-    if (this.#matches.isLookingFor(this.#shown.photo, this.#sheet.sheet_id)) return "Looking for what matches …";
+    if (this.#isLooking) return "Looking for what matches …";
     if (!this.#match) return "";
-    return this.#match.words ?? "Colour shows where photo and sheet are alike to the network.";
+    const cost = session.isCounted ? " Each photo and sheet that is looked at so counts as one identification." : "";
+    return this.#match.words ?? `Colour shows where photo and sheet are alike to the network.${cost}`;
   }
 
   #photoView() {
@@ -142,15 +149,20 @@ export class Evidence {
   }
 
   #fill(figure, view, source, { caption, thumbnails, chosen, onChoose }) {
-    const focused = figure.contains(document.activeElement) ? document.activeElement.parentElement.className : "";
+    const stripHadFocus = figure.querySelector(".strip")?.contains(document.activeElement);
+    // The picture that is seen already stays as it is: it neither flickers nor loses the focus.
+    const seen = figure.querySelector(".mount");
+    const isSame = seen?.dataset.source === source;
+    const zoom = isSame ? seen : element("button", { type: "button", className: "mount", "data-source": source }, picture(source, view.title));
     const heatMap = heatMaps.shown ? view.heatMap() : null;
-    const marked = heatMap ? ", with what matches" : "";
-    const zoom = element("button", { type: "button", className: "mount", "aria-label": `${view.title}${marked}: enlarge` },
-      picture(source, view.title, heatMap, view.onMissing));
-    zoom.addEventListener("click", () => showLarge([view]));
-    figure.replaceChildren(zoom, element("figcaption", {}, ...caption));
+    layHeatMap(zoom.querySelector(".picture"), heatMap, view.onMissing);
+    zoom.setAttribute("aria-label", `${view.title}${heatMap ? ", with what matches" : ""}: enlarge`);
+    zoom.onclick = () => showLarge([view]);
+    if (!isSame) figure.replaceChildren(zoom);
+    for (const other of [...figure.children]) if (other !== zoom) other.remove();
+    figure.append(element("figcaption", {}, ...caption));
     if (thumbnails.length > 1) figure.append(strip(thumbnails, chosen, onChoose));
-    if (focused === "strip") figure.querySelector(".strip [aria-pressed=true]")?.focus();
+    if (stripHadFocus) figure.querySelector(".strip [aria-pressed=true]")?.focus();
   }
 }
 

@@ -30,23 +30,31 @@ class HeatMaps {
 
 export const heatMaps = new HeatMaps();
 
-/**
- * A picture that keeps its proportions within whatever holds it, and over it, where there is one, its heat map.
- * `onMissing` is called when the heat map cannot be had any more.
- */
-export function picture(source, title, heatMap, onMissing = () => {}) {
+/** A picture that keeps its proportions within whatever holds it. */
+export function picture(source, title) {
   const base = image(source, title);
   const made = element("span", { className: "picture" }, base);
   base.addEventListener("load", () => {
     made.style.setProperty("--ratio", base.naturalWidth / base.naturalHeight);
-    if (heatMap) made.append(heatImage(heatMap, onMissing));
+    made.classList.add("loaded"); // until then it would be seen in wrong proportions
   }, { once: true });
   return made;
 }
 
+/**
+ * Lays a heat map over a picture once that is there, or takes it off with null. `onMissing` is called when the heat map
+ * cannot be had any more.
+ */
+export function layHeatMap(made, heatMap, onMissing = () => {}) {
+  const laid = made.querySelector(".heat");
+  if ((laid?.dataset.source ?? null) === heatMap) return;
+  laid?.remove();
+  if (heatMap) made.append(heatImage(heatMap, onMissing));
+}
+
 /** The heat map at `source`, to be laid over the whole of its picture; its caption tells what it shows. */
 export function heatImage(source, onMissing) {
-  const made = element("img", { className: "heat", src: source, alt: "", decoding: "async" });
+  const made = element("img", { className: "heat", src: source, alt: "", decoding: "async", "data-source": source });
   made.addEventListener("error", () => {
     made.remove();
     onMissing();

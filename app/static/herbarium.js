@@ -1,7 +1,9 @@
 import { getJson } from "./api.js";
+import { INDEX_CHANGED } from "./build.js";
 import { curation } from "./curation.js";
 import { byId, counted, element, image, tell } from "./dom.js";
 import { scientificName, sheetName, thumbnail } from "./names.js";
+import { SESSION_CHANGED } from "./session.js";
 import { restoreTool, SHEETS_CHANGED, sheetNow, sheetTools } from "./sheet_actions.js";
 import { sheetFacts } from "./sheet_facts.js";
 import { showLarge } from "./viewer.js";
@@ -50,11 +52,14 @@ export class Herbarium {
   #species;
   #sheets;
   #searching;
-  #onError;
+  #onFine;
+  /** The search whose species are shown; null when they are to be asked for anew. */
+  #query = null;
   #shown = { speciesId: "", removed: false };
 
-  constructor(onError) {
-    this.#onError = onError;
+  /** `onError(error)` is called when something cannot be shown, `onFine()` when it can. */
+  constructor({ onError, onFine }) {
+    this.#onFine = onFine;
     this.#species = new GrowingList(byId("species-list"), byId("species-more"), onError);
     this.#sheets = new GrowingList(byId("sheets-grid"), byId("sheets-more"), onError);
     const search = byId("species-search");
@@ -63,16 +68,23 @@ export class Herbarium {
       clearTimeout(this.#searching);
       this.#searching = setTimeout(() => this.showSpecies().catch(onError), 200);
     });
+    for (const event of [SHEETS_CHANGED, INDEX_CHANGED, SESSION_CHANGED]) document.addEventListener(event, () => (this.#query = null));
     document.addEventListener(SHEETS_CHANGED, (event) => this.#onSheetsChanged(event.detail.sheetIds).catch(onError));
   }
 
+  /** The species that fit the search; those that are there already stay, as far as the list was grown. */
   async showSpecies() {
     const query = byId("species-query").value.trim();
+    if (query === this.#query) return;
+    this.#query = null;
+    byId("species-count").textContent = "Looking …";
     await this.#species.begin(async (offset) => {
       const page = await getJson(`/v1/species?${new URLSearchParams({ q: query, limit: SPECIES_PER_PAGE, offset })}`);
       byId("species-count").textContent = query ? `${counted(page.total, "name")} found` : `${page.total.toLocaleString()} species`;
       return { total: page.total, items: page.species.map(speciesItem) };
     });
+    if (byId("species-query").value.trim() === query) this.#query = query;
+    this.#onFine();
   }
 
   /** The sheets of a species, or with `removed` those that were removed and can be restored. */
@@ -84,13 +96,25 @@ export class Herbarium {
     tell(byId("sheets-removed"));
     byId("sheets-grid").replaceChildren();
     this.#shown = { speciesId, removed };
-    await this.#showHead();
+    try {
+      await this.#showHead();
+    } catch (error) {
+      if (this.#shown.speciesId === speciesId) this.#showFailure(error);
+      throw error;
+    }
     await this.#sheets.begin(async (offset) => {
       const asked = { species_id: speciesId, limit: SHEETS_PER_PAGE, offset, ...(removed ? { removed } : {}) };
       const page = await getJson(`/v1/sheets?${new URLSearchParams(asked)}`);
-      if (removed) byId("sheets-count").textContent = removedWords(page.total);
       return { total: page.total, items: page.sheets.map((sheet) => (removed ? removedItem(sheet) : sheetItem(sheet))) };
     });
+  }
+
+  /** Instead of the head of a species that is not there, or cannot be asked for. */
+  #showFailure({ status }) {
+    byId("sheets-title").replaceChildren(status === 404 ? "No such species" : "This species cannot be shown now");
+    const again = element("button", { type: "button", className: "link" }, "Try again");
+    again.addEventListener("click", () => window.dispatchEvent(new Event("hashchange")));
+    tell(byId("sheets-removed"), element("a", { href: "#/species" }, "All species"), status === 404 ? null : " · ", status === 404 ? null : again);
   }
 
   async #showHead() {
@@ -105,7 +129,11 @@ export class Herbarium {
       : element("a", { href: `${here}/removed` }, "Removed sheets of this species");
     tell(byId("sheets-removed"), removed || curation.allowed ? other : null);
     tell(byId("sheets-known"), removed ? "" : knownWords(species));
-    if (removed) return;
+    if (removed) {
+      const { total } = await getJson(`/v1/sheets?${new URLSearchParams({ species_id: speciesId, limit: 1, removed })}`);
+      byId("sheets-count").textContent = removedWords(total);
+      return;
+    }
     byId("sheets-count").textContent =
       `${counted(species.sheet_count, "herbarium sheet")}, ${counted(species.field_photo_count, "field photo")} in this collection`;
   }

@@ -17,14 +17,14 @@ export class IdentifyForm {
   #restriction;
   #running = null;
 
-  constructor({ maxPhotos, maxBytes }) {
+  constructor({ maxPhotos, maxBytes, maxBytesTogether }) {
     byId("max-photos").textContent = NUMBERS[maxPhotos] ?? String(maxPhotos);
     this.#tray = new Tray({
-      form: "form", list: "previews", inputs: ["files", "camera"], noun: "photo", most: maxPhotos, maxBytes,
+      form: "form", list: "previews", inputs: ["files", "camera"], noun: "photo", most: maxPhotos, maxBytes, maxBytesTogether,
       onChange: (photos, complaint) => this.#onPhotos(photos, complaint),
       controls: (item, position, count) => photoControls(this.#tray, item, position, count),
     });
-    this.#restriction = new Restriction({ onChange: () => this.#answer.clear() });
+    this.#restriction = new Restriction({ onChange: () => this.#forget() });
     byId("form").addEventListener("submit", (event) => {
       event.preventDefault();
       if (!this.#running && this.#tray.items.length) this.#ask();
@@ -36,6 +36,12 @@ export class IdentifyForm {
   clear() {
     this.#running?.abort();
     this.#tray.clear();
+    this.#answer.clear();
+  }
+
+  /** Something else is asked for now. */
+  #forget() {
+    if (!this.#running) say("");
     this.#answer.clear();
   }
 
@@ -71,7 +77,7 @@ export class IdentifyForm {
   async #answerTo(photos, signal) {
     say("");
     const asked = await this.#restriction.read();
-    if (!asked) return { mendAt: "restrict-checklist" };
+    if (asked.mendAt) return asked;
     // Asked for before anything is sent: an upload that is refused half way ends without a reason.
     if (!(await session.opens("identify"))) {
       complain("Identifying needs a key. Nothing was sent.");

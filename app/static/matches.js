@@ -7,7 +7,9 @@ import { session } from "./session.js";
 export const canMatch = document.body.dataset.explanations === "true";
 
 const UNREADABLE = "The picture of this sheet cannot be read, so what matches cannot be shown.";
-const EXPIRED = "What matches is kept for a while only. Switch it off and on again to have it looked for anew.";
+const EXPIRED = "What matches is kept for a while only.";
+const NO_KEY = "This needs a key.";
+const AGAIN = "Switch it off and on again to have it looked for anew.";
 
 /**
  * What matches between the photos and the sheets of one answer: looked for when somebody wants to see it, one pair at a
@@ -19,6 +21,7 @@ export class Matches {
   #found = new Map();
   #wanted = null;
   #running = null;
+  #last = null;
 
   /** Begins with another answer; `photos` as `{ file }`. */
   begin(photos) {
@@ -39,12 +42,12 @@ export class Matches {
 
   /** Has failures tried again. */
   forgetFailures() {
-    for (const [pair, { words }] of this.#found) if (words) this.#found.delete(pair);
+    for (const [pair, { words }] of this.#found) if (words && words !== UNREADABLE) this.#found.delete(pair);
   }
 
   /** A heat map that was found cannot be had any more. */
   miss(photo, sheetId) {
-    this.#found.set(key(photo, sheetId), { words: EXPIRED });
+    this.#found.set(key(photo, sheetId), { words: `${EXPIRED} ${AGAIN}` });
     heatMapsFound();
   }
 
@@ -54,6 +57,9 @@ export class Matches {
     if (this.#wanted === pair) return;
     this.#running?.abort();
     this.#running = this.#wanted = null;
+    // Whoever looks at another pair meanwhile has the first one tried again.
+    if (this.#last !== pair) this.forgetFailures();
+    this.#last = pair;
     if (this.#found.has(pair)) return;
     const controller = new AbortController();
     this.#running = controller;
@@ -69,12 +75,13 @@ export class Matches {
   /** Null when it was given up. */
   async #ask(photo, sheetId, signal) {
     try {
+      if (!(await session.opens("identify"))) return { words: `${NO_KEY} ${AGAIN}` };
       const { explanations: [{ explanation }] } = await explain(this.#photos[photo].file, sheetId, { signal });
       if (session.keysNeeded) session.load(); // what is left of the day
       if (!explanation) return { words: UNREADABLE };
       return { photo: explanation.photo_heat_map_url, sheet: explanation.sheet_heat_map_url };
     } catch (error) {
-      return error.name === "AbortError" ? null : { words: errorWords(error) };
+      return error.name === "AbortError" ? null : { words: `${errorWords(error)} ${AGAIN}` };
     }
   }
 }

@@ -9,8 +9,9 @@ import { session, SESSION_CHANGED } from "./session.js";
 import { Versions } from "./versions.js";
 
 const maxBytes = Number(document.body.dataset.maxUploadBytes);
-const herbarium = new Herbarium(showNotice);
-const identifyForm = new IdentifyForm({ maxPhotos: Number(document.body.dataset.maxPhotos), maxBytes });
+const herbarium = new Herbarium({ onError: showNotice, onFine: hideNotice });
+const { maxPhotos, maxRequestBytes } = document.body.dataset;
+const identifyForm = new IdentifyForm({ maxPhotos: Number(maxPhotos), maxBytes, maxBytesTogether: Number(maxRequestBytes) });
 const build = new BuildStrip({ onChanges: showRecent });
 const curateForm = new CurateForm({ maxBytes, onAdded: () => build.look() });
 const versions = new Versions();
@@ -20,6 +21,16 @@ function showNotice(error) {
   notice.textContent = errorWords(error);
   notice.hidden = false;
 }
+
+function hideNotice() {
+  byId("notice").hidden = true;
+}
+
+const TITLES = { identify: "What is this plant?", species: "The herbarium", sheets: "The herbarium", curate: "Add sheets", versions: "Versions" };
+
+/** Where a view was left: how far it was scrolled, and what had the focus. */
+const leftAt = new Map();
+let seen = "";
 
 const VIEWS = ["identify", "species", "sheets", "curate", "versions"];
 const OF_CURATORS = ["curate", "versions"];
@@ -32,18 +43,31 @@ function route(event) {
   const parts = location.hash.replace(/^#\/?/, "").split("/").filter(Boolean);
   const named = parts[0] === "species" && parts[1] ? "sheets" : parts[0];
   const view = VIEWS.includes(named) ? named : "identify";
+  const focused = document.activeElement;
+  if (seen) leftAt.set(seen, { top: window.scrollY, focused: byId(seen).contains(focused) ? focused : null });
+  const wasElsewhere = seen !== view;
+  seen = view;
+  document.title = `${TITLES[view]} – voucher`;
+  if (event) hideNotice();
   for (const id of VIEWS) byId(id).hidden = id !== view;
   for (const link of document.querySelectorAll("[data-view-link]")) {
     if (link.dataset.viewLink === (view === "sheets" ? "species" : view)) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  if (view !== "identify") {
-    byId("notice").hidden = true;
-    window.scrollTo(0, 0);
-    if (event) byId(`${view}-title`).focus({ preventScroll: true });
-  }
+  if (event && wasElsewhere) enter(view);
+  else if (event) window.scrollTo(0, 0);
   build.place(null);
   return fill(view, parts);
+}
+
+/** To the answer and to the list of species one comes back where one has left them, to other views at their heads. */
+function enter(view) {
+  const left = ["identify", "species"].includes(view) ? leftAt.get(view) : null;
+  window.scrollTo(0, left?.top ?? 0);
+  // What was clicked to come here, such as a link of the head, keeps the focus.
+  const isLost = document.activeElement === document.body || document.activeElement.closest("[hidden]");
+  if (left?.focused?.isConnected && isLost) left.focused.focus({ preventScroll: true });
+  else if (view !== "identify") byId(`${view}-title`).focus({ preventScroll: true });
 }
 
 /** Asks for what a view shows, once it is known what one may see. */
@@ -60,14 +84,31 @@ async function fill(view, parts) {
   if (isOfCurators) build.place(byId(view));
   try {
     if (view === "species") await herbarium.showSpecies();
-    if (view === "sheets") await herbarium.showSheets(decodeURIComponent(parts[1]), parts[2] === "removed");
+    if (view === "sheets") {
+      await herbarium.showSheets(decoded(parts[1]), parts[2] === "removed");
+      if (seen === "sheets") document.title = `${byId("sheets-title").textContent} – voucher`;
+    }
     if (view === "versions") await versions.look();
   } catch (error) {
     showNotice(error);
   }
 }
 
+/** An id out of an address; one that nobody could have written stays as it is, and is then not found. */
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
+
 window.addEventListener("hashchange", route);
+// An address of its own would lead to another view.
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  byId("main").focus();
+});
 document.addEventListener(SESSION_CHANGED, ({ detail }) => {
   if (detail.isOut) {
     identifyForm.clear();

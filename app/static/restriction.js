@@ -27,8 +27,22 @@ class TaxonCombobox extends Combobox {
 
   /** Takes the only entry; the form is not sent from here. */
   onEnter(entries) {
+    const wasTyped = this.text !== "";
     if (entries.length === 1) entries[0].take();
-    return this.text !== "";
+    return wasTyped;
+  }
+
+  /** A name that was typed in full needs no choosing. */
+  async onLeft(typed) {
+    if (typed) await this.takeExactly(typed);
+  }
+
+  /** Takes the genus or family that is called so, whatever its case; false where there is none. */
+  async takeExactly(typed) {
+    const exact = (await listOfSpecies()).taxa(typed).filter(({ name }) => name.toLowerCase() === typed.toLowerCase());
+    if (exact.length !== 1) return false;
+    if (this.text === typed) this.#take(exact[0]);
+    return true;
   }
 
   #take(taxon) {
@@ -70,10 +84,15 @@ export class Restriction {
 
   /**
    * What is to be sent, as `{ fields, words }`: `fields` of the form, `words` for whom it is restricted to, empty where
-   * it is not. Null where no species is left, which is then told. Throws `ServiceError`.
+   * it is not. Where that cannot be, which is then told, `{ mendAt }`: the id of the field. Throws `ServiceError`.
    */
   async read() {
     this.complain("");
+    const typed = this.#taxon.text;
+    if (typed && !(await this.#taxon.takeExactly(typed))) {
+      this.complain(`“${typed}” is no genus or family that answers can name. Choose one from the list, or empty the field.`);
+      return { mendAt: "restrict-taxon" };
+    }
     const text = byId("restrict-checklist").value;
     if (!this.#taxa.length && !text.trim()) return { fields: {}, words: [] };
     const list = await listOfSpecies();
@@ -83,7 +102,7 @@ export class Restriction {
       this.complain(this.#taxa.length
         ? "No species of the checklist is of these genera and families. Take out one or the other."
         : "The checklist has no species that answers can name.");
-      return null;
+      return { mendAt: "restrict-checklist" };
     }
     return { fields, words: this.#words(species) };
   }

@@ -46,6 +46,11 @@ class Session {
     return this.#known.signed_in;
   }
 
+  /** Whether identifications are counted, and end with the day's share. */
+  get isCounted() {
+    return Boolean(this.#known.quota);
+  }
+
   /** What the operator has called the key. */
   get name() {
     return this.#known.name ?? "";
@@ -100,8 +105,11 @@ class Session {
   #onClosed() {
     this.#hasDeclined = Boolean(this.#question);
     this.#end(false);
-    // The button that opened it may be gone.
-    if (this.signedIn && document.activeElement === document.body) byId("sign-out").focus();
+    // The button that opened it may be gone; the browser looks for it after this event.
+    setTimeout(() => {
+      const isLost = document.activeElement === document.body || this.#dialog.contains(document.activeElement);
+      if (this.signedIn && isLost) byId("sign-out").focus();
+    });
   }
 
   #end(isGiven) {
@@ -170,8 +178,9 @@ class Session {
     byId("session").hidden = !keysNeeded;
     byId("sign-in").hidden = signedIn;
     byId("sign-out").hidden = !signedIn;
-    const left = quota ? element("span", { className: "session-left" }, ` · ${quota.remaining.toLocaleString()} of ${quota.limit.toLocaleString()} left today`) : null;
-    tell(byId("session-who"), ...(signedIn ? [element("span", { className: "visually-hidden" }, "Signed in with the key "), name, left] : []));
+    const left = quota ? element("span", { className: "session-left" }, `${quota.remaining.toLocaleString()} of ${quota.limit.toLocaleString()} left today`) : null;
+    const key = element("span", { className: "session-name", title: `Signed in with the key “${name}”` }, element("span", { className: "visually-hidden" }, "Signed in with the key "), name);
+    tell(byId("session-who"), ...(signedIn ? [key, left] : []));
   }
 }
 

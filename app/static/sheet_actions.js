@@ -112,14 +112,24 @@ async function attempt(change) {
 }
 
 let undo = null;
+/** What had the focus before the words came. */
+let before = null;
 
 /** What was just done, with a way back; it stays until it is closed or something else is done. */
 function toast(words, undoIt) {
   undo = undoIt;
+  if (!byId("toast").contains(document.activeElement)) before = document.activeElement;
   byId("toast").hidden = false;
   byId("toast-words").textContent = words;
   byId("toast-undo").hidden = !undoIt;
   (undoIt ? byId("toast-undo") : byId("toast-close")).focus();
+}
+
+/** Closes it; the focus goes back, or to where what had it has been. */
+function closeToast() {
+  hideToast();
+  if (before?.isConnected && before.offsetParent && before !== document.body) before.focus();
+  else byId("main").focus({ preventScroll: true });
 }
 
 function hideToast() {
@@ -127,10 +137,10 @@ function hideToast() {
   byId("toast-words").textContent = "";
 }
 
-byId("toast-close").addEventListener("click", hideToast);
+byId("toast-close").addEventListener("click", closeToast);
 byId("toast-undo").addEventListener("click", () =>
   attempt(async () => {
     await undo();
-    hideToast();
+    closeToast();
   }));
 window.addEventListener("hashchange", hideToast);

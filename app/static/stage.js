@@ -22,7 +22,11 @@ export class Stage {
     this.#picture = stage.querySelector(".viewer-picture");
     this.#image = stage.querySelector("img");
     this.#onMoved = onMoved;
-    this.#image.addEventListener("load", () => this.zoom(0));
+    this.#image.addEventListener("load", () => {
+      this.#picture.classList.remove("broken");
+      this.zoom(0);
+    });
+    this.#image.addEventListener("error", () => this.#image.hasAttribute("src") && this.#picture.classList.add("broken"));
     new ResizeObserver(() => this.#onResized()).observe(stage);
     stage.addEventListener("scroll", () => this.#moved());
     stage.addEventListener("focus", () => onFocus(this));
@@ -31,7 +35,9 @@ export class Stage {
 
   show({ source, title }) {
     this.#stage.hidden = false;
-    this.#stage.setAttribute("aria-label", `${title}. Plus and minus enlarge, arrow keys move.`);
+    this.#picture.classList.remove("broken");
+    this.#picture.dataset.title = title;
+    this.#stage.setAttribute("aria-label", `${title}. Plus enlarges, minus makes smaller, arrow keys move.`);
     this.#image.alt = title;
     this.#image.src = source;
     this.#step = 0;

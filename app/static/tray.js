@@ -3,6 +3,16 @@ import { byId, element, image } from "./dom.js";
 const ACCEPTED = /^image\/(jpeg|png|webp|tiff|pjpeg|jpg)$/;
 const ACCEPTED_NAME = /\.(jpe?g|png|webp|tiff?)$/i;
 
+const HEIC = /^image\/hei[cf]/;
+const HEIC_NAME = /\.hei[cf]$/i;
+
+/** What surrounds the images in a request, and is counted with them. */
+const FORM_BYTES = 64 * 1024;
+
+function megabytes(bytes) {
+  return Math.floor(bytes / 2 ** 20);
+}
+
 /** The images that will be sent: chosen, dropped or pasted, with previews and a way to take each out again. */
 export class Tray {
   #items = [];
@@ -12,22 +22,25 @@ export class Tray {
   #noun;
   #most;
   #maxBytes;
+  #maxBytesTogether;
   #onChange;
   #controls;
   #locked = false;
 
   /**
-   * `form`, `list` and `inputs` are ids; `noun` is what an image is called; at most `most` are taken.
+   * `form`, `list` and `inputs` are ids; `noun` is what an image is called; at most `most` are taken, each of at most
+   * `maxBytes`, and all of them with `maxBytesTogether`.
    * `onChange(items, complaint)`: `complaint` tells what was left out and why, or is empty. `controls(item, position,
    * count)` gives more elements for below an image.
    */
-  constructor({ form, list, inputs, noun, most, maxBytes, onChange, controls = () => [] }) {
+  constructor({ form, list, inputs, noun, most, maxBytes, maxBytesTogether = Infinity, onChange, controls = () => [] }) {
     this.#form = byId(form);
     this.#list = byId(list);
     this.#inputs = inputs.map(byId);
     this.#noun = noun;
     this.#most = most;
     this.#maxBytes = maxBytes;
+    this.#maxBytesTogether = maxBytesTogether;
     this.#onChange = onChange;
     this.#controls = controls;
     for (const input of this.#inputs) {
@@ -113,9 +126,16 @@ export class Tray {
   #refusal(file) {
     if (this.#items.length >= this.#most) return `Only ${this.#most} ${this.#noun}s can be sent at one time; the rest was left out.`;
     if (file.size === 0) return "One file is empty and was left out.";
-    if (file.size > this.#maxBytes) return `One file is larger than ${Math.floor(this.#maxBytes / 2 ** 20)} MB and was left out.`;
+    if (file.size > this.#maxBytes) return `One file is larger than ${megabytes(this.#maxBytes)} MB and was left out.`;
+    if (HEIC.test(file.type) || HEIC_NAME.test(file.name)) {
+      return "One file is an HEIC photo, which cannot be read here, and was left out: save it as JPEG, or take it here with the camera.";
+    }
     if (!ACCEPTED.test(file.type) && !ACCEPTED_NAME.test(file.name)) {
       return `One file is not a ${this.#noun} and was left out; JPEG, PNG, WebP and TIFF are accepted.`;
+    }
+    const together = this.#items.reduce((sum, item) => sum + item.file.size, file.size + FORM_BYTES);
+    if (together > this.#maxBytesTogether) {
+      return `All ${this.#noun}s together may have ${megabytes(this.#maxBytesTogether)} MB; what was more was left out. Smaller copies will do.`;
     }
     return "";
   }

@@ -1,4 +1,4 @@
-import { byId, element, errorWords, tell } from "./dom.js";
+import { byId, element, errorWords, say, tell } from "./dom.js";
 import { HEAT_MAPS_CHANGED, HEAT_MAPS_FOUND, heatMaps } from "./heat_maps.js";
 import { Stage } from "./stage.js";
 
@@ -74,7 +74,7 @@ class Viewer {
       this.#stages[index].lay(heatMaps.shown ? heatMap?.() : null, onMissing);
     });
     const { heatMap, heatWords } = this.#views.find(({ canMatch }) => canMatch) ?? {};
-    tell(byId("viewer-heat-words"), heatWords && heatMaps.shown && !heatMap() ? heatWords() : "");
+    say(byId("viewer-heat-words"), heatWords && heatMaps.shown && !heatMap() ? heatWords() : "");
     this.#renderTools();
   }
 
@@ -84,8 +84,9 @@ class Viewer {
     byId("viewer-together").hidden = this.#views.length < 2;
     byId("viewer-together").setAttribute("aria-pressed", String(this.#areTogether));
     const led = this.#led;
-    byId("viewer-out").disabled = led.every((stage) => stage.isFitted);
-    byId("viewer-in").disabled = led.every((stage) => stage.isLargest);
+    // Not disabled: a button that is would lose the focus, and with it the keys.
+    byId("viewer-out").setAttribute("aria-disabled", String(led.every((stage) => stage.isFitted)));
+    byId("viewer-in").setAttribute("aria-disabled", String(led.every((stage) => stage.isLargest)));
   }
 
   /** The stages that keys and buttons move: both, or the one that was used last. */

@@ -57,7 +57,7 @@ def test_a_chosen_photo_gets_candidates_reason_and_sheets(open_page, photo: Path
     assert decision == "The herbarium sheets decided. The sheets are close to the photo."
     assert page.locator("#outcome").is_hidden()
     chosen = page.locator("#prediction-set").inner_text().replace("\u00a0", "")
-    assert chosen == "Set of 90% coverage: Costus arabicus L., Pinus sylvestris L. – It holds for the tested."
+    assert chosen == "Set of 90% coverage: Costus arabicus L., Pinus sylvestris L. It holds for the tested."
     candidates = page.locator("#candidates .candidate")
     assert candidates.count() == 3
     assert "60%" in candidates.first.inner_text().replace("\u00a0", "")

@@ -113,9 +113,8 @@ def test_heat_maps_lie_exactly_over_photo_and_sheet(pages: Pages, photo: Path) -
     wait_for_maps(page)
     assert_map_covers_picture(page, "#photo-figure .picture")
     assert_map_covers_picture(page, "#sheet-figure .picture")
-    words = page.locator(".heat-caption").inner_text()
-    assert "alike to the network" in words
-    assert "not whether it is right" in words
+    assert "alike to the network" in page.locator("#heat-words").inner_text()
+    assert "not whether it is right" in page.locator(".heat-caption").inner_text()
     assert page.get_by_role("button", name="Your photo, with what matches: enlarge").is_visible()
     switch(page).click()
     assert page.locator(".heat").count() == 0
@@ -195,10 +194,18 @@ def test_why_there_are_no_heat_maps_is_told(pages: Pages, photo: Path) -> None:
     assert page.locator("#heat-legend").is_hidden()
     problem = {"type": "urn:voucher:problem:rate-exceeded", "title": "Too often", "detail": "wait a moment"}
     page.route("**/v1/explanations", lambda route: route.fulfill(status=429, json=problem))
+    page.get_by_role("button", name="Sheet 2 of 3 sheets").click()
+    until(page, "document.querySelector('#heat-words').textContent.includes('asks too often')")
+    assert "off and on again" in page.locator("#heat-words").inner_text()
+    page.unroute("**/v1/explanations")
+    explainer = Explainer(page)
     switch(page).click()
     assert page.locator("#heat-words").is_hidden()
     switch(page).click()
-    until(page, "document.querySelector('#heat-words').textContent.includes('asks too often')")
+    wait_for_maps(page)
+    page.get_by_role("button", name="Sheet 1 of 3 sheets").click()
+    until(page, "document.querySelector('#heat-words').textContent.includes('cannot be read')")
+    assert len(explainer.asked) == 1
 
 
 def test_heat_maps_that_are_gone_are_looked_for_again_on_demand(pages: Pages, photo: Path) -> None:
@@ -295,3 +302,48 @@ def test_the_service_explains_and_the_page_shows_it(
     assert_map_covers_picture(page, "#photo-figure .picture")
     assert_map_covers_picture(page, "#sheet-figure .picture")
     pages.close()
+
+
+def test_pictures_that_are_seen_already_stay_and_keep_the_focus(pages: Pages, photo: Path) -> None:
+    page = pages.open()
+    explainer = Explainer(page)
+    explainer.held = []
+    identify(page, photo)
+    page.evaluate("document.querySelectorAll('.mount').forEach((mount) => (mount.isTheSame = true))")
+    page.locator("#sheet-figure .mount").focus()
+    page.evaluate("document.querySelector('#heat-toggle').click()")
+    until(page, "document.querySelector('#heat-toggle').getAttribute('aria-busy') === 'true'")
+    explainer.release()
+    wait_for_maps(page)
+    assert page.evaluate("[...document.querySelectorAll('.pair .mount')].map((mount) => mount.isTheSame)") == [True] * 2
+    assert page.evaluate("document.activeElement.closest('#sheet-figure') !== null")
+    page.locator("#candidates button").nth(1).click()
+    assert page.evaluate("document.querySelector('#photo-figure .mount').isTheSame") is True
+
+
+def test_keys_enlarge_after_the_largest_and_the_picture_in_focus_is_marked(pages: Pages, photo: Path) -> None:
+    page = pages.open()
+    identify(page, photo)
+    page.get_by_role("button", name="Compare in large").click()
+    until(page, "[...document.querySelectorAll('#viewer img')].every((image) => image.offsetWidth > 0)")
+    page.locator("#viewer-in").focus()
+    for _ in range(9):
+        page.keyboard.press("Enter")
+    assert page.locator("#viewer-in").get_attribute("aria-disabled") == "true"
+    largest = page.evaluate("document.querySelector('.viewer-picture').offsetWidth")
+    page.keyboard.press("-")
+    assert page.evaluate("document.querySelector('.viewer-picture').offsetWidth") < largest
+    page.keyboard.press("0")
+    page.locator("#viewer-stage").focus()
+    colours = "[...document.querySelectorAll('.viewer-stage')].map((stage) => getComputedStyle(stage).borderTopColor)"
+    focused, other = page.evaluate(colours)
+    assert focused != other
+
+
+def test_a_photo_that_the_browser_cannot_show_says_so_in_large_too(pages: Pages, tmp_path: Path) -> None:
+    Image.new("RGB", (60, 40), "green").save(tmp_path / "leaf.tif")
+    page = pages.open()
+    identify(page, tmp_path / "leaf.tif")
+    page.get_by_role("button", name="Compare in large").click()
+    until(page, "document.querySelector('#viewer-stage .viewer-picture').classList.contains('broken')")
+    assert page.locator("#viewer-stage img").is_hidden()

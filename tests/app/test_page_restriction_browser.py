@@ -162,3 +162,35 @@ def test_what_the_service_does_not_know_is_told_where_it_can_be_mended(page: "sy
     assert page.locator("#restrict-error").inner_text().startswith("the index holds none of 'Pinus'")
     assert page.evaluate("document.querySelector('#restrict').open")
     assert page.evaluate("document.activeElement.id") == "restrict-taxon"
+
+
+def test_enter_takes_the_only_match_and_sends_nothing(page: "sync_api.Page", photo: Path) -> None:
+    sent = record_forms(page)
+    page.locator("#files").set_input_files(photo)
+    page.get_by_role("combobox", name="Genus or family").fill("abies")
+    until(page, "document.querySelectorAll('#restrict-taxon-list [role=option]').length === 1")
+    page.keyboard.press("Enter")
+    until(page, "document.querySelector('#restrict-summary').textContent === 'Abies'")
+    assert sent() == []
+    assert page.locator("#answer").is_hidden()
+
+
+def test_a_name_that_is_typed_in_full_counts_without_being_chosen(page: "sync_api.Page", photo: Path) -> None:
+    sent = record_forms(page)
+    page.locator("#files").set_input_files(photo)
+    page.get_by_role("combobox", name="Genus or family").fill("pinaceae")
+    page.get_by_role("button", name="Identify", exact=True).click()
+    page.wait_for_selector("#answer:not([hidden])")
+    assert fields_sent(sent) == {"families": "Pinaceae"}
+    assert page.locator("#restrict-summary").inner_text() == "Pinaceae"
+
+
+def test_a_name_that_nobody_knows_is_not_passed_over(page: "sync_api.Page", photo: Path) -> None:
+    sent = record_forms(page)
+    page.locator("#files").set_input_files(photo)
+    page.get_by_role("combobox", name="Genus or family").fill("zzz")
+    until(page, "document.querySelector('.combobox-status:not(.visually-hidden)')?.textContent === 'Nothing found'")
+    page.get_by_role("button", name="Identify", exact=True).click()
+    until(page, "document.querySelector('#restrict-error').textContent.includes('“zzz” is no genus or family')")
+    assert page.evaluate("document.activeElement.id") == "restrict-taxon"
+    assert sent() == []

@@ -89,6 +89,40 @@ class Load:
         answer = client.post("/v1/identifications", files=[("photos", ("x", photo)) for photo in photos])
         self._expect("identify", answer, 200)
 
+    def explain(self, client: httpx.Client, generator: np.random.Generator) -> None:
+        """What the page does when somebody wants to see what matches; and other ways to the network."""
+        photo = picture_bytes(int(generator.integers(50)))
+        body = self._expect(
+            "identify", client.post("/v1/identifications", files={"photos": ("x", photo)}, data={"top_k": 2}), 200
+        ).json()
+        sheets = [sheet["sheet_id"] for candidate in body["candidates"] for sheet in candidate["sheets"][:1]]
+        if sheets:
+            # One that a build took out meanwhile is none of the service's faults.
+            asked = client.post("/v1/explanations", files={"photos": ("x", photo)}, data={"sheet_ids": sheets})
+            if self._expect("explain", asked, 200, 404).status_code == 200:
+                for each in asked.json()["explanations"]:
+                    if each["explanation"] is not None:
+                        self._expect("heat map", client.get(each["explanation"]["sheet_heat_map_url"]), 200)
+        self._expect("embed", client.post("/v1/embeddings", files={"photos": ("x", photo)}), 200)
+        self._expect("plantnet", client.post("/v2/identify/all", files={"images": ("x", photo)}), 200, 404)
+        time.sleep(0.2)
+
+    def send_batch(self, client: httpx.Client, generator: np.random.Generator) -> None:
+        photos = [("photos", (f"{n}.png", picture_bytes(int(generator.integers(50))))) for n in range(6)]
+        batch = self._expect("batch", client.post("/v1/batches", files=photos), 202).json()["batch_id"]
+        deadline = time.monotonic() + 60
+        while not self._stop.is_set() and time.monotonic() < deadline:
+            state = self._expect("batch", client.get(f"/v1/batches/{batch}"), 200).json()["state"]
+            if state in ("succeeded", "failed", "cancelled"):
+                if state != "succeeded":
+                    self.unexpected.append(("batch", state, batch))
+                rows = self._expect("batch", client.get(f"/v1/batches/{batch}/results?format=jsonl"), 200).text
+                if len(rows.splitlines()) != len(photos):
+                    self.unexpected.append(("batch", "rows", rows[:300]))
+                self._expect("batch", client.delete(f"/v1/batches/{batch}"), 204)
+                return
+            time.sleep(0.2)
+
     def send_nonsense(self, client: httpx.Client, generator: np.random.Generator) -> None:
         upload: Upload = self._uploads[int(generator.integers(len(self._uploads)))]
         if upload.half_close:
@@ -193,7 +227,15 @@ def test_under_mixed_load_there_are_no_errors_and_memory_stays(tiny_home: Home, 
             curve.append((time.monotonic() - started, resident_bytes(server), files))
             time.sleep(min(1.0, SECONDS / 60))
 
-        jobs = [load.identify] * 3 + [load.send_nonsense, load.hang_up, load.curate, load.build, load.look]
+        jobs = [load.identify] * 3 + [
+            load.send_nonsense,
+            load.hang_up,
+            load.curate,
+            load.build,
+            load.look,
+            load.explain,
+        ]
+        jobs.append(load.send_batch)
         try:
             load.run(SECONDS, *jobs, load.change_keys, watch)
         finally:
@@ -201,7 +243,7 @@ def test_under_mixed_load_there_are_no_errors_and_memory_stays(tiny_home: Home, 
         figures = report(curve, load)
         sys.stdout.write(f"{figures}\n")
         assert load.unexpected == [], figures
-        for what in ("identify", "nonsense", "hang up", "add", "build", "look", "own key"):
+        for what in ("identify", "nonsense", "hang up", "add", "build", "look", "own key", "explain", "batch"):
             assert any(asked == what for asked, _ in load.answers), f"{what} was never asked"
         assert growth(curve) < GROWTH_LIMIT_BYTES, figures
         open_files = [files for _, _, files in curve]
