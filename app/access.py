@@ -1,7 +1,7 @@
 """Who may ask for what: API keys, their scopes, quotas and rates.
 
 A route that identifies takes `app.dependencies.IdentifyDependency`; one that finds out late how many identifications
-it makes calls `check_access` a second time, with their number. What was charged is given back when the answer is a
+it makes calls `charge_more`. What was charged is given back when the answer is a
 refusal or a failure (`app.access_answers`).
 """
 
@@ -12,13 +12,16 @@ from starlette.requests import HTTPConnection
 
 from app.access_control import AccessControl, Admission, Quota
 from app.access_offer import Offer, Source, offer_of
+from app.cross_origin import COMPATIBLE
 from app.foreign_pages import refuse_foreign_pages
 from app.refusals import AccessRefused, KeyMissing, ScopeMissing
 from app.settings import Settings
 from models.api_keys import ApiKey, Scope
 from models.api_keys_usage import Charge
 
-__all__ = ["Access", "Quota", "Scope", "check_access", "check_reading", "control_of", "give_back"]
+__all__ = ["Access", "Quota", "Scope", "charge_more", "check_access", "check_reading", "control_of", "give_back"]
+
+_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,16 @@ async def check_access(connection: HTTPConnection, scope: Scope, *, identificati
     return await _check(connection, frozenset({scope}), identifications)
 
 
+async def charge_more(connection: HTTPConnection, identifications: int) -> None:
+    """Put more identifications on the key of a request that was let in, which is no other request in its rate.
+
+    Raises `QuotaSpent` and `NotReady`.
+    """
+    note = note_of(connection.scope)
+    if note.key is not None and identifications:
+        await _charge(connection, note, identifications, is_request=False)
+
+
 async def check_reading(connection: HTTPConnection) -> Access:
     """Access to the collection: for everybody, or for those with a key of whatever scope. Raises as `check_access`."""
     settings: Settings = connection.app.state.settings
@@ -84,6 +97,7 @@ async def give_back(connection: HTTPConnection) -> None:
 async def _check(connection: HTTPConnection, scopes: frozenset[Scope], identifications: int) -> Access:
     control = control_of(connection)
     if not await control.in_force():
+        _refuse_planting(connection)
         return Access()
     note = note_of(connection.scope)
     offer = offer_of(connection)
@@ -109,10 +123,24 @@ async def verified(connection: HTTPConnection, offer: Offer) -> ApiKey:
     return await control_of(connection).verified(offer.text, address)
 
 
-async def _charge(connection: HTTPConnection, note: AccessNote, identifications: int) -> None:
+def _refuse_planting(connection: HTTPConnection) -> None:
+    """Where no keys are in force, a page of another site may not have its visitors' browsers send photos here.
+
+    Below /v2 every page may ask, as with Pl@ntNet; and those may that the operator has named.
+    """
+    if connection.scope.get("method") in _SAFE_METHODS or connection.url.path.startswith(COMPATIBLE):
+        return
+    origins = connection.app.state.settings.cors_origins
+    if "*" not in origins and connection.headers.get("origin") not in origins:
+        refuse_foreign_pages(connection.headers)
+
+
+async def _charge(
+    connection: HTTPConnection, note: AccessNote, identifications: int, *, is_request: bool = True
+) -> None:
     assert note.key is not None
     try:
-        admission = await control_of(connection).admitted(note.key, identifications)
+        admission = await control_of(connection).admitted(note.key, identifications, is_request=is_request)
     except AccessRefused as error:
         if error.admission is not None:
             _enter(note, error.admission)

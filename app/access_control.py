@@ -1,6 +1,7 @@
 """Whether keys are in force, whose key it is that a request shows, and what it may still ask for."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import TypeVar
 
 from app.access_throttle import FailureThrottle
+from app.database_silence import DatabaseSilent, SilenceGuard
 from app.refusals import KeyWrong, NotReady, QuotaSpent, RateExceeded
 from app.settings import Settings, home_of
 from app.this_machine import is_loopback
@@ -54,6 +56,8 @@ class AccessControl:
         self._ring = ring or KeyRing(home_of(settings))
         self._throttle = throttle or FailureThrottle()
         self._has_told = False
+        self._database = SilenceGuard("keys")
+        self._finding: dict[str, asyncio.Future[ApiKey | None]] = {}
 
     async def in_force(self) -> bool:
         """Whether requests need a key. Raises `NotReady` when that cannot be known."""
@@ -74,23 +78,29 @@ class AccessControl:
             key = remembered[0]
         else:
             # It was right a moment ago: others behind its address that try keys do not lock it out.
-            found = await self._read(self._ring.find, remembered[0].key_id)
+            found = await self._find(remembered[0].key_id)
             if not fits(text, found) or found is None:
                 raise _wrong()
             key = found
         _refuse_dead(key)
         if key.last_used_on != datetime.now(UTC).date():
-            await asyncio.to_thread(self._note_use, key)
+            with contextlib.suppress(DatabaseSilent):  # noted with another request
+                await self._ask(self._note_use, key)
         return key
 
-    async def admitted(self, key: ApiKey, identifications: int) -> Admission:
+    async def admitted(self, key: ApiKey, identifications: int, *, is_request: bool = True) -> Admission:
         """What is left to `key` after so many identifications; none asks without counting.
 
-        Raises `RateExceeded` and `QuotaSpent`, with nothing charged.
+        Where it `is_request` it counts in the key's minute. While the database does not answer at all, nothing is
+        counted. Raises `RateExceeded` and `QuotaSpent`, with nothing charged.
         """
         if identifications == 0 and key.daily_quota is None:
             return Admission()
-        return await self._read(self._admit, key, identifications)
+        try:
+            return await self._ask(self._admit, key, identifications, is_request)
+        except DatabaseSilent as error:
+            self._tell("what keys use is not counted: %s", error)
+            return Admission()
 
     async def give_back(self, key_quota: int | None, charge: Charge) -> Quota | None:
         """What is left of the day after a charge was taken off again."""
@@ -102,13 +112,26 @@ class AccessControl:
         return await self._read(lambda: self._ring.store().usage.by_day(key_id, year))
 
     def close(self) -> None:
-        """Enter what is not entered yet and release the database; blocks."""
-        self._ring.close()
+        """Enter what is not entered yet and release the database; blocks, but not for a database that is silent."""
+        with contextlib.suppress(DatabaseSilent):
+            self._database.ask_and_wait(self._ring.close)
+        self._database.close()
+
+    def _found(self, key_id: str, done: "asyncio.Future[ApiKey | None]") -> None:
+        self._finding.pop(key_id, None)
+        if not done.cancelled():
+            done.exception()  # has been seen, also where those who asked have gone
 
     async def _looked_up(self, text: str, key_id: str | None, address: str) -> ApiKey:
+        if key_id in self._finding:
+            # Many requests of one client at once: that they are let in takes none of its failures.
+            if (found := await self._find(key_id)) is not None and fits(text, found):
+                return found
+            self._throttle.take(address)
+            raise _wrong()
         self._throttle.take(address)
         try:
-            found = None if key_id is None else await self._read(self._ring.find, key_id)
+            found = None if key_id is None else await self._find(key_id)
         except NotReady:
             self._throttle.give_back(address)
             raise
@@ -123,12 +146,13 @@ class AccessControl:
         except (CatalogueError, StorageFull) as error:
             logger.warning("the last use of a key is not noted: %s", error)
 
-    def _admit(self, key: ApiKey, identifications: int) -> Admission:
+    def _admit(self, key: ApiKey, identifications: int, is_request: bool) -> Admission:
         store = self._ring.store()
         if identifications == 0:
             assert key.daily_quota is not None
             return Admission(quota=_of_the_day(key.daily_quota, store.usage.used(key.key_id)))
-        rate = None if key.per_minute is None else store.rates.hit(key.key_id, key.per_minute)
+        is_rated = key.per_minute is not None and is_request
+        rate = store.rates.hit(key.key_id, key.per_minute) if is_rated and key.per_minute is not None else None
         quota_of_minute = None if rate is None else _of_the_minute(rate)
         if rate is not None and not rate.accepted:
             raise RateExceeded(
@@ -149,11 +173,39 @@ class AccessControl:
 
     async def _read(self, what: Callable[..., Answer], *arguments: object) -> Answer:
         try:
-            return await asyncio.to_thread(what, *arguments)
+            return await self._ask(what, *arguments)
         except (CatalogueError, StorageFull) as error:
-            if not self._has_told:
-                logger.warning("API keys cannot be read: %s", error)
-                self._has_told = True
+            self._tell("API keys cannot be read: %s", error)
+            raise NotReady("API keys cannot be looked up at the moment; try again, or see the service's log") from error
+
+    async def _ask(self, what: Callable[..., Answer], *arguments: object) -> Answer:
+        return await self._database.ask(lambda: what(*arguments))
+
+    def _tell(self, words: str, error: Exception) -> None:
+        if not self._has_told:
+            logger.warning(words, error)
+            self._has_told = True
+
+    async def _find(self, key_id: str) -> ApiKey | None:
+        """A key as the database has it; while that is silent, as it was seen last.
+
+        However many ask for one key at a time, the database is asked once.
+        """
+        asked = self._finding.get(key_id)
+        if asked is None:
+            asked = asyncio.ensure_future(self._ask(self._ring.find, key_id))
+            self._finding[key_id] = asked
+            asked.add_done_callback(lambda done: self._found(key_id, done))
+        try:
+            return await asyncio.shield(asked)
+        except DatabaseSilent as error:
+            remembered = self._ring.remembered(key_id)
+            if remembered is not None:
+                return remembered[0]
+            self._tell("API keys cannot be read: %s", error)
+            raise NotReady("API keys cannot be looked up at the moment; try again, or see the service's log") from error
+        except (CatalogueError, StorageFull) as error:
+            self._tell("API keys cannot be read: %s", error)
             raise NotReady("API keys cannot be looked up at the moment; try again, or see the service's log") from error
 
 

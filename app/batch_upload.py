@@ -79,13 +79,19 @@ def _plant_of(folder: str, photos: Sequence[ReceivedPhoto], most: int) -> BatchP
 
 
 async def read_batch(
-    headers: Headers, receive: Receive, shape: FormShape, share: UploadShare, draft: BatchDraft, limits: BatchLimits
+    headers: Headers,
+    receive: Receive,
+    shape: FormShape,
+    share: UploadShare,
+    draft: BatchDraft,
+    limits: BatchLimits,
+    decoding: anyio.CapacityLimiter,
 ) -> BatchUpload:
     """The form of a batch, its photos stored in `draft`; one that cannot be used has its error in its place.
 
-    Raises what `read_upload` raises, `InvalidBatch` and `StorageFull`.
+    `share` holds what is in memory, the photo or piece of an archive that is coming in. Photos are decoded in threads
+    of `decoding`. Raises what `read_upload` raises, `InvalidBatch` and `StorageFull`.
     """
-    share.take(limits.max_photo_bytes)  # of the one photo that is in memory
     with _Spool(draft.folder.parent) as spool:
         assembler = BatchAssembler(shape, share, limits)
         parser = MultipartParser(boundary_of(headers, shape), assembler.callbacks())
@@ -94,9 +100,11 @@ async def read_batch(
             async for chunk in body_chunks(receive):
                 parser.write(chunk)
                 for name, content in assembler.take_photos():
-                    upload.photos.append(await anyio.to_thread.run_sync(_keep, draft, name, content, limits))
+                    kept = await anyio.to_thread.run_sync(_keep, draft, name, content, limits, limiter=decoding)
+                    upload.photos.append(kept)
+                    share.give(len(content))
                 if len(assembler.archive) >= _FLUSH_BYTES:
-                    await anyio.to_thread.run_sync(spool.write, assembler.take_archive())
+                    await _spool(spool, assembler, share)
             parser.finalize()
         except FormParserError:
             raise MalformedRequest(
@@ -106,13 +114,19 @@ async def read_batch(
         if not assembler.is_complete:
             raise MalformedRequest("the body ends before its closing boundary; the upload was cut off, send it again")
         if assembler.has_archive:
-            await anyio.to_thread.run_sync(spool.write, assembler.take_archive())
-            await anyio.to_thread.run_sync(_unpack, spool.file, draft, upload, limits)
+            await _spool(spool, assembler, share)
+            await anyio.to_thread.run_sync(_unpack, spool.file, draft, upload, limits, limiter=decoding)
     if assembler.has_archive and assembler.photo_count:
         raise UnacceptableForm(f"expected {shape.file_field} or {ARCHIVE_FIELD}, found both; send two batches")
     if not upload.photos:
         raise UnacceptableForm(f"expected files in {shape.file_field}, or a ZIP in {ARCHIVE_FIELD}, found none")
     return upload
+
+
+async def _spool(spool: "_Spool", assembler: "BatchAssembler", share: UploadShare) -> None:
+    piece = assembler.take_archive()
+    await anyio.to_thread.run_sync(spool.write, piece)
+    share.give(len(piece))
 
 
 class BatchAssembler(FormAssembler):
@@ -153,11 +167,14 @@ class BatchAssembler(FormAssembler):
 
     def _on_part_data(self, chunk: bytes, start: int, end: int) -> None:
         if self._field_name == ARCHIVE_FIELD:
+            self._share.take(end - start)
             self.archive += chunk[start:end]
         elif self._field_name == self._shape.file_field:
             # One byte more tells that it is too large; the rest is thrown away, since others may be usable.
             room = self._limits.max_photo_bytes + 1 - len(self._part)
-            self._part += chunk[start : min(end, start + max(0, room))]
+            piece = chunk[start : min(end, start + max(0, room))]
+            self._share.take(len(piece))
+            self._part += piece
         else:
             super()._on_part_data(chunk, start, end)
 

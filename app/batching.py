@@ -222,7 +222,7 @@ class Batcher:
         others = any(each.busy_since is not None for each in self._lanes if each is not lane)
         is_alone = not (others or self._waiting or self._arriving)
         if is_alone != lane.is_alone and self._prepare is not None:
-            self._prepare(is_alone)
+            self._survive(self._prepare, is_alone)
         lane.is_alone = is_alone
 
     def _is_next(self, lane: _Lane) -> bool:
@@ -240,7 +240,7 @@ class Batcher:
         batch = self._take(lane)
         self._task_was_last = False
         if batch:
-            self._tell(self._observer.depth, len(self._waiting))
+            self._survive(self._observer.depth, len(self._waiting))
         return batch
 
     def _take(self, lane: _Lane) -> list[_Waiting]:
@@ -282,10 +282,10 @@ class Batcher:
         return chosen
 
     def _run_batch(self, batch: list[_Waiting]) -> None:
-        pixels = batch[0].pixels if len(batch) == 1 else np.concatenate([w.pixels for w in batch])
-        self._tell(self._observer.batch, len(pixels))
+        self._survive(self._observer.batch, sum(len(w.pixels) for w in batch))
         began = time.monotonic()
         try:
+            pixels = batch[0].pixels if len(batch) == 1 else np.concatenate([w.pixels for w in batch])
             encoded = batch[0].network.encode(pixels)
         except Exception as error:  # noqa: BLE001 - handed on to those who wait
             if len(batch) == 1:
@@ -301,13 +301,13 @@ class Batcher:
             part = Encoded(encoded.logits[rows], encoded.embeddings[rows])
             waiting.future.set_result(Outputs(part, began - waiting.since, seconds))
 
-    def _tell(self, what: Callable[[int], None], count: int) -> None:
-        """Counting may fail, for example on a full disk; this thread must not, since nothing is answered without it."""
+    def _survive(self, what: Callable[[Any], None], value: object) -> None:
+        """What is beside the work may fail, such as counting it; this thread must not: nothing is answered without."""
         try:
-            what(count)
+            what(value)
         except Exception:
             if not self._has_complained:
-                logger.exception("what the network does cannot be counted")
+                logger.exception("what the network does cannot be counted or prepared")
             self._has_complained = True
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,8 +14,8 @@ from app.refusals import BodyTimeout, RequestTooLarge
 
 MEBIBYTE = 1024 * 1024
 
-MAX_BYTES_WITHOUT_FILES = MEBIBYTE
-"""Of bodies that are no forms: JSON takes many times its size in memory, and is read before its sender is known."""
+MAX_BYTES_WITHOUT_FILES = 64 * 1024
+"""Where no files are taken: such a body is read whole, and before it is known who has sent it."""
 
 LINGER_SECONDS = 1.0
 """How long the rest of a refused body is read and thrown away before the answer. A connection that is
@@ -33,29 +34,26 @@ class BodyLimit:
 
 
 class BodyLimits:
-    """Cuts a body off at `max_bytes` (413) and after `timeout_seconds` (408), at some addresses at a `larger` limit.
+    """Cuts a body off at its limit (413), and after `timeout_seconds` (408).
 
+    `forms` gives the limits of addresses that files are sent to, as patterns of whole paths; they are for POST alone,
+    and everywhere else a body has at most `MAX_BYTES_WITHOUT_FILES`. What a client says its body is decides nothing.
     A Content-Length is not believed: a chunked body has none. Errors are raised from the `receive` that
     the application calls, and answered here when the application lets them through.
     """
 
-    def __init__(
-        self, app: ASGIApp, *, max_bytes: int, timeout_seconds: float, larger: Mapping[str, "BodyLimit"] | None = None
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, timeout_seconds: float, forms: Mapping[str, "BodyLimit"]) -> None:
         self._app = app
-        self._larger = dict(larger or {})
-        self._max_bytes = max_bytes
-        self._timeout_seconds = timeout_seconds
+        self._forms = [(re.compile(pattern), limit) for pattern, limit in forms.items()]
+        self._small = BodyLimit(MAX_BYTES_WITHOUT_FILES, timeout_seconds)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, its body limited."""
-        if scope["type"] != "http" or not _has_body(headers := Headers(scope=scope)):
+        if scope["type"] != "http" or not _has_body(Headers(scope=scope)):
             await self._app(scope, receive, send)
             return
-        has_files = headers.get("content-type", "").lower().startswith("multipart/form-data")
-        limit = self._larger.get(scope["path"]) or BodyLimit(self._max_bytes, self._timeout_seconds)
-        max_bytes = limit.max_bytes if has_files else min(self._max_bytes, MAX_BYTES_WITHOUT_FILES)
-        body = _LimitedBody(scope, receive, max_bytes, limit.timeout_seconds)
+        limit = self._limit_of(scope)
+        body = _LimitedBody(scope, receive, limit.max_bytes, limit.timeout_seconds)
 
         async def send_after_the_body(message: Message) -> None:
             if message["type"] == "http.response.start" and not body.is_complete:
@@ -64,16 +62,27 @@ class BodyLimits:
                     MutableHeaders(scope=message)["Connection"] = "close"
             await send(message)
 
-        if body.announced_bytes > max_bytes:
+        if body.announced_bytes > limit.max_bytes:
             request_id = str(scope.get("state", {}).get("request_id", ""))
             note_problem(scope, row_for(body.too_large()))
             await problem_for(body.too_large(), request_id)(scope, receive, send_after_the_body)
             return
         await self._app(scope, body.receive, send_after_the_body)
 
+    def _limit_of(self, scope: Scope) -> BodyLimit:
+        if scope["method"] == "POST":
+            for pattern, limit in self._forms:
+                if pattern.fullmatch(scope["path"]):
+                    return limit
+        return self._small
+
 
 def _has_body(headers: Headers) -> bool:
     return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+
+
+def _size(count: int) -> str:
+    return f"{count / MEBIBYTE:.0f} MiB" if count >= MEBIBYTE else f"{count / 1024:.0f} KiB"
 
 
 class _LimitedBody:
@@ -93,8 +102,7 @@ class _LimitedBody:
 
     def too_large(self) -> RequestTooLarge:
         return RequestTooLarge(
-            f"expected at most {self._max_bytes / MEBIBYTE:.0f} MiB in one request, found more; "
-            "send fewer or smaller images"
+            f"expected at most {_size(self._max_bytes)} in one request, found more; send fewer or smaller images"
         )
 
     async def receive(self) -> Message:

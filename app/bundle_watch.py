@@ -11,7 +11,7 @@ from app.serving import Missing, Serving, open_collection, queue_for
 from app.settings import Settings, home_of
 from models.artifacts import active_artifact_id
 from models.compute import Compute, limit_threads
-from models.errors import VoucherError
+from models.errors import CatalogueError, VoucherError
 from models.home import Home
 from models.identifier import Identifier
 
@@ -42,6 +42,7 @@ class BundleWatch:
         self._home, self._serving, self._load = home, serving, load
         self._poll_seconds, self._retry_seconds, self._now = poll_seconds, retry_seconds, now
         self._seen: PointerState = None
+        self._told = ""
         self._retry_at = float("-inf")
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -94,7 +95,7 @@ class BundleWatch:
             self._serving.put_collection(open_collection(self._home))
         except VoucherError as error:
             self._tell("no catalogue to serve", error)
-            self._serving.put_collection(Missing(str(error)))
+            self._serving.put_collection(Missing(self._public(error)))
 
     def _follow(self) -> None:
         current = self._serving.identifier_or_none
@@ -108,10 +109,10 @@ class BundleWatch:
         except (VoucherError, OSError, MemoryError) as error:
             if current is None:
                 self._tell("no bundle to serve", error)
-                self._serving.put_identifier(Missing(str(error)))
+                self._serving.put_identifier(Missing(self._public(error)))
             else:
                 self._tell(f"bundle {current.bundle_id} goes on answering", error)
-            self._serving.complaint = str(error)
+            self._serving.complaint = self._public(error)
             return
         del current
         # What was replaced holds large arrays; cycles through it would keep them until the next collection.
@@ -119,8 +120,15 @@ class BundleWatch:
 
     def _tell(self, what: str, error: Exception) -> None:
         """Once for each reason, not with every attempt."""
-        if self._serving.complaint != str(error):
+        if self._told != str(error):
             logger.warning("%s: %s", what, error)
+        self._told = str(error)
+
+    def _public(self, error: Exception) -> str:
+        """What everybody may know who reaches the service: neither the server of a database nor where the home lies."""
+        if isinstance(error, CatalogueError):
+            return "the catalogue cannot be read; the service's log says why"
+        return str(error).replace(str(self._home.root.resolve()), "the home").replace(str(self._home.root), "the home")
 
 
 def load_serving(settings: Settings) -> Serving:

@@ -104,8 +104,8 @@ class ChildProcess:
                         os.setpriority(os.PRIO_PROCESS, self._process.pid, own + self._politeness)
                 status: int | str = self._process.wait()
                 self.last_status = self._process.returncode
-                self._on_end(self._process.pid)
                 _close(self._process)
+                self._tell_end(self._process.pid)
             except OSError as error:
                 status = str(error)
             if self._stopping.is_set():
@@ -115,6 +115,13 @@ class ChildProcess:
             logger.warning("the %s ended (%s); another is started in %.0f s", self._what, status, pause)
             self._stopping.wait(pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+    def _tell_end(self, pid: int) -> None:
+        """Whatever becomes of that, another child is started."""
+        try:
+            self._on_end(pid)
+        except Exception:
+            logger.exception("what the %s has left behind cannot be put in order", self._what)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

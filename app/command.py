@@ -50,6 +50,10 @@ def serve_command(
 
             serve_in_processes(settings, _announce)
         else:
+            from app.metrics_space import reserve_for_this_process
+
+            if listening is not None and (complaint := reserve_for_this_process()) is not None:
+                typer.echo(f"voucher serve: {complaint}", err=True)
             from app.serve import serve
 
             serve(settings, _announce, listening=listening)

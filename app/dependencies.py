@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from app.access import Access, Scope, check_access, check_reading
+from app.batch_door import BatchDoor
 from app.curation_access import CurationAccess, check_curation
 from app.event_streams import EventStreams
 from app.explanations import Explainer
@@ -134,6 +135,12 @@ async def get_kept_photos(request: Request) -> KeptPhotos | None:
     return kept_photos
 
 
+async def get_batch_door(request: Request) -> BatchDoor:
+    """What lets batches in."""
+    door: BatchDoor = request.app.state.batch_door
+    return door
+
+
 SettingsDependency = Annotated[Settings, Depends(get_settings)]
 ServingDependency = Annotated[Serving, Depends(get_serving)]
 UploadBudgetDependency = Annotated[UploadBudget, Depends(get_upload_budget)]
@@ -142,6 +149,7 @@ DirectoryDependency = Annotated[SpeciesDirectory, Depends(get_directory)]
 RenditionsDependency = Annotated[Renditions, Depends(get_renditions)]
 IdentifyDependency = Annotated[Access, Depends(may_identify)]
 AskDependency = Annotated[Access, Depends(may_ask)]
+BatchDoorDependency = Annotated[BatchDoor, Depends(get_batch_door)]
 CuratorDependency = Annotated[CurationAccess, Depends(get_curation_access)]
 ExplainerDependency = Annotated[Explainer, Depends(get_explainer)]
 KeptPhotosDependency = Annotated[KeptPhotos | None, Depends(get_kept_photos)]

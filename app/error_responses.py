@@ -77,6 +77,8 @@ class Row:
     retry_after_seconds: int | None = None
     """Unless the exception knows better."""
     headers: Mapping[str, str] = field(default_factory=dict)
+    instead: str | None = None
+    """Told to the client in place of the message, which names what is none of its business, and is logged."""
 
 
 _BEARER = 'Bearer realm="voucher"'
@@ -125,12 +127,24 @@ TABLE: dict[type[Exception], Row] = {
     # Nobody reads this answer; the number (nginx's) is for the log of a proxy.
     ClientGone: Row(499, "client-gone", "The client closed the connection"),
     CatalogueError: Row(500, "catalogue-error", "The catalogue cannot be read", tells=False),
-    StorageFull: Row(507, "storage-full", "The disk is full"),
+    StorageFull: Row(
+        507,
+        "storage-full",
+        "The disk is full",
+        instead="nothing was changed; whoever runs the service has to free some space, for example with `voucher gc`",
+    ),
     ShuttingDown: Row(503, "shutting-down", "The service is stopping", retry_after_seconds=5),
     NotReady: Row(503, "not-ready", "The service is not ready", retry_after_seconds=30),
     BundleError: Row(503, "bundle-error", "The service cannot identify plants now", retry_after_seconds=30),
     ServiceOverloaded: Row(503, "overloaded", "The service is busy", retry_after_seconds=2),
-    CatalogueBusy: Row(503, "catalogue-busy", "The collection is being changed", retry_after_seconds=30),
+    CatalogueBusy: Row(
+        503,
+        "catalogue-busy",
+        "The collection is being changed",
+        retry_after_seconds=30,
+        instead="another change of the collection, such as a large import, takes long; nothing was changed here. Try "
+        "again when that is done",
+    ),
     JobQueueError: Row(503, "queue-error", "The queue of jobs cannot be used", tells=False, retry_after_seconds=30),
     AnswerTimeout: Row(503, "answer-timeout", "The answer took too long", retry_after_seconds=5),
 }
@@ -181,7 +195,10 @@ def request_id_of(request: Request) -> str:
 def problem_for(error: Exception, request_id: str) -> JSONResponse:
     """Problem document for any exception; a message that is not meant for the client goes to the log only."""
     row = row_for(error)
-    if row.tells:
+    if row.instead is not None:
+        logger.warning("request %s: %s", request_id, error)
+        detail = row.instead
+    elif row.tells:
         detail = str(error)
     else:
         logger.error("request %s failed", request_id, exc_info=error)

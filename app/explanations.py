@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
-from app.inference import Looked
-from app.refusals import AnswerTimeout, ClientGone, ExplanationsOff
+from app.inference import Looked, unless_gone
+from app.refusals import AnswerTimeout, ExplanationsOff
 from app.schemas.identification import ExplanationBody
 from app.serving import Serving
 from app.settings import Settings, home_of
 from models.catalogue import Catalogue
-from models.errors import ServiceOverloaded, VoucherError
+from models.errors import VoucherError
 from models.explanation_store import ExplanationStore
 from models.retrieval import FloatArray, Identification
 
@@ -41,7 +41,7 @@ def heat_map_url(explanation_id: str, name: str) -> str:
 class Asked:
     """A request whose answer is to be explained: who answered it, and from what.
 
-    `client_gone` returns when nobody waits for the answer any more.
+    It has a place in the queue until it is answered. `client_gone` returns when nobody waits for the answer any more.
     """
 
     serving: Serving
@@ -99,17 +99,19 @@ class Explainer:
         Raises `ClientGone` only.
         """
         wanted = [c.sheets[0].sheet_id for c in answer.candidates[:candidates] if c.sheets] if self._is_on else []
-        return await self._explained(asked, wanted, must=False)
+        if not wanted:
+            return {}
+        return await unless_gone(asked.client_gone, self._explained(asked, wanted, must=False))
 
     async def explain_sheets(self, asked: Asked, sheet_ids: Sequence[str]) -> dict[str, ExplanationBody]:
         """Heat maps of these sheets of the index, by sheet id; those whose pictures cannot be read are left out.
 
-        Raises `ServiceOverloaded`, `AnswerTimeout` and `ClientGone`.
+        Raises `AnswerTimeout` and `ClientGone`.
         """
-        return await self._explained(asked, sheet_ids, must=True)
+        return await unless_gone(asked.client_gone, self._explained(asked, sheet_ids, must=True))
 
     async def _explained(self, asked: Asked, sheet_ids: Sequence[str], *, must: bool) -> dict[str, ExplanationBody]:
-        """With `must` a service that is too busy for it is an error."""
+        """With `must` it is an error when there is not time enough."""
         made: list[_Made] = []
         try:
             async with asyncio.timeout(self._timeout_seconds):
@@ -127,10 +129,8 @@ class Explainer:
     async def _tried(self, asked: Asked, sheet_id: str, *, must: bool) -> _Made | None:
         try:
             return await self._made(asked, sheet_id)
-        except ClientGone:
-            raise
         except (VoucherError, OSError) as error:
-            if must and isinstance(error, ServiceOverloaded | AnswerTimeout):
+            if must and isinstance(error, AnswerTimeout):
                 raise
             logger.warning("sheet %s is not explained: %s", sheet_id, error)
         except Exception:
@@ -148,8 +148,7 @@ class Explainer:
         photo = most_similar_photo(gallery.metric, looked.encoded.embeddings, vector)
         # A task for each sheet, so that other requests' batches come in between.
         (found,) = await asked.serving.queue.on_network(
-            lambda: explain(identifier.encoder, gallery.metric, looked.pixels[photo], [pixels]),
-            client_gone=asked.client_gone,
+            lambda: explain(identifier.encoder, gallery.metric, looked.pixels[photo], [pixels])
         )
         sizes = (looked.sizes[photo], sheet_size)
         photo_png, sheet_png = await self._in_thread(lambda: _drawn(identifier, found, sizes))

@@ -21,7 +21,8 @@ def refuse_foreign_pages(headers: Headers) -> None:
     if site is not None:
         is_foreign = site not in _OWN_PAGES
     elif origin is not None:
-        own = _host_and_port(f"{urlsplit(origin).scheme}://{headers.get('host', '')}")
+        scheme = origin.partition(":")[0].lower()
+        own = _host_and_port(f"{scheme}://{headers.get('host', '')}")
         is_foreign = _host_and_port(origin) != own or not own[0]
     else:
         is_foreign = False

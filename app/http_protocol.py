@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with a deadline for the head of a request."""
+"""uvicorn's HTTP protocol with deadlines for the head of a request, and for clients that do not take their answer."""
 
 import asyncio
 from typing import Any
@@ -7,18 +7,20 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
-def protocol_with_head_deadline(seconds: float) -> type[H11Protocol]:
-    """H11 protocol that closes a connection whose request head is not complete after `seconds`.
+def protocol_with_deadlines(*, head_seconds: float, reader_seconds: float) -> type[H11Protocol]:
+    """H11 protocol that closes a connection whose request head is not complete after `head_seconds`.
 
     uvicorn waits for a head for ever: clients that send a byte now and then hold their connections
     until there are none left. The clock starts with the connection and with each further request; bytes
-    that trickle in do not stop it.
+    that trickle in do not stop it. It waits for ever, too, for clients that ask and do not read: a connection that has
+    not made room for more of its answer for `reader_seconds` is cut off.
     """
 
     class DeadlineProtocol(H11Protocol):
         def __init__(self, *arguments: Any, **named: Any) -> None:
             super().__init__(*arguments, **named)
             self._head_timer: asyncio.TimerHandle | None = None
+            self._reader_timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
@@ -33,10 +35,25 @@ def protocol_with_head_deadline(seconds: float) -> type[H11Protocol]:
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop_timer()
+            self._stop_reader_timer()
             super().connection_lost(exc)
 
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._stop_reader_timer()
+            self._reader_timer = self.loop.call_later(reader_seconds, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            self._stop_reader_timer()
+            super().resume_writing()
+
+        def _stop_reader_timer(self) -> None:
+            if self._reader_timer is not None:
+                self._reader_timer.cancel()
+                self._reader_timer = None
+
         def _start_timer(self) -> None:
-            self._head_timer = self.loop.call_later(seconds, self._on_timeout)
+            self._head_timer = self.loop.call_later(head_seconds, self._on_timeout)
 
         def _stop_timer(self) -> None:
             if self._head_timer is not None:

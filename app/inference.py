@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -93,6 +94,7 @@ class InferenceQueue:
         self._timeout_seconds = timeout_seconds
         self._admitted = 0
         self._observer: Observer = observer or Unobserved()
+        self._free_decoders = asyncio.Semaphore(decode_workers)
         self._decoders = ThreadPoolExecutor(decode_workers, thread_name_prefix="decode")
         self._answers = ThreadPoolExecutor(_ANSWER_THREADS, thread_name_prefix="answer")
         self._batcher = Batcher(
@@ -128,6 +130,16 @@ class InferenceQueue:
         if self._admitted >= self._queue_limit:
             raise ServiceOverloaded(f"{self._queue_limit} identifications are waiting already; try again in a moment")
 
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Counts one request from here to the end of the block. Raises `ServiceOverloaded` when the queue is full."""
+        self.refuse_when_full()
+        self._admitted += 1
+        try:
+            yield
+        finally:
+            self._admitted -= 1
+
     async def ask(
         self,
         identifier: PhotoReader,
@@ -135,37 +147,33 @@ class InferenceQueue:
         then: Callable[[Looked], T],
         *,
         client_gone: Callable[[], Awaitable[None]] | None = None,
+        has_place: bool = False,
     ) -> T:
         """What `then` makes of the encoded `photos` of one plant, in a thread of its own.
 
-        `client_gone` returns when nobody waits for the answer any more; what has not begun is then dropped. Raises
+        `client_gone` returns when nobody waits for the answer any more; what has not begun is then dropped. Who has a
+        `place` already takes none here. Raises
         `InvalidImage` (naming the photo by its position from 1), `ServiceOverloaded`, `AnswerTimeout`, `ClientGone`,
         and what `then` raises.
         """
-        return await self._admit(self._answer(identifier, photos, then), client_gone)
+        with nullcontext() if has_place else self.place():
+            return await self._in_time(unless_gone(client_gone, self._answer(identifier, photos, then)))
 
-    async def on_network(self, work: Callable[[], T], *, client_gone: Callable[[], Awaitable[None]] | None = None) -> T:
-        """What `work` returns, called by a thread of the network between two batches. Raises as `ask` does."""
-        return await self._admit(asyncio.wrap_future(self._batcher.run(work)), client_gone)
+    async def on_network(self, work: Callable[[], T]) -> T:
+        """What `work` returns, called by a thread of the network between two batches; for those who have a `place`.
 
-    async def _admit(self, answer: Awaitable[T], client_gone: Callable[[], Awaitable[None]] | None) -> T:
-        working = asyncio.ensure_future(answer)
-        try:
-            self.refuse_when_full()
-            self._admitted += 1
-        except ServiceOverloaded:
-            working.cancel()
-            await asyncio.gather(working, return_exceptions=True)
-            raise
+        Raises `AnswerTimeout`, and what `work` raises.
+        """
+        return await self._in_time(asyncio.wrap_future(self._batcher.run(work)))
+
+    async def _in_time(self, answer: Awaitable[T]) -> T:
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                return await _unless(client_gone, working)
+                return await answer
         except TimeoutError:
             raise AnswerTimeout(
                 f"expected an answer within {self._timeout_seconds:.0f} seconds; try again in a moment"
             ) from None
-        finally:
-            self._admitted -= 1
 
     async def _answer(self, identifier: PhotoReader, photos: Sequence[bytes], then: Callable[[Looked], T]) -> T:
         observer, began = self._observer, time.monotonic()
@@ -183,20 +191,37 @@ class InferenceQueue:
     async def _decoded(
         self, identifier: PhotoReader, photos: Sequence[bytes]
     ) -> tuple[Pixels, tuple[tuple[int, int], ...]]:
-        loop = asyncio.get_running_loop()
-        waiting = [
-            loop.run_in_executor(self._decoders, self._pixels_of, identifier, photo, position)
+        decoding = [
+            asyncio.ensure_future(self._decoded_one(identifier, photo, position))
             for position, photo in enumerate(photos, start=1)
         ]
         self._batcher.expect(1)
         try:
-            decoded = await asyncio.gather(*waiting)
+            decoded = await asyncio.gather(*decoding)
         finally:
             self._batcher.expect(-1)
             # One bad photo or a cancelled request leaves no decoding behind for the others.
-            for future in waiting:
-                future.cancel()
+            for task in decoding:
+                task.cancel()
         return np.stack([pixels for pixels, _ in decoded]), tuple(size for _, size in decoded)
+
+    async def _decoded_one(
+        self, identifier: PhotoReader, photo: bytes, position: int
+    ) -> tuple[Pixels, tuple[int, int]]:
+        # Waited for here and not among the threads' work, which keeps what was cancelled until its turn comes.
+        await self._free_decoders.acquire()
+        loop = asyncio.get_running_loop()
+        try:
+            working = self._decoders.submit(self._pixels_of, identifier, photo, position)
+        except RuntimeError:  # shut down
+            self._free_decoders.release()
+            raise
+        working.add_done_callback(lambda _: self._release_decoder(loop))
+        return await asyncio.wrap_future(working)
+
+    def _release_decoder(self, loop: asyncio.AbstractEventLoop) -> None:
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(self._free_decoders.release)
 
     def _pixels_of(self, identifier: PhotoReader, photo: bytes, position: int) -> tuple[Pixels, tuple[int, int]]:
         try:
@@ -214,8 +239,9 @@ class InferenceQueue:
         self._answers.shutdown(wait=True, cancel_futures=True)
 
 
-async def _unless(client_gone: Callable[[], Awaitable[None]] | None, working: "asyncio.Future[T]") -> T:
-    """The answer, or `ClientGone` as soon as the client is."""
+async def unless_gone(client_gone: Callable[[], Awaitable[None]] | None, work: Coroutine[Any, Any, T]) -> T:
+    """What `work` returns. Raises `ClientGone` as soon as the client is; the work is then given up."""
+    working = asyncio.ensure_future(work)
     watching = asyncio.ensure_future(client_gone()) if client_gone else None
     try:
         either: list[asyncio.Future[Any]] = [working] if watching is None else [working, watching]

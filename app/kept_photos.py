@@ -27,6 +27,7 @@ JPEG_QUALITY = 92
 _WAITING = 16
 _WAITING_BYTES = 64 * 1024 * 1024
 _COUNT_AGAIN_SECONDS = 300.0
+_MOST_PROCESSES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class KeptPhotos:
         self._waiting_bytes = 0
         self._counting = threading.Lock()
         self._kept_bytes, self._counted_at = 0, float("-inf")
+        self._written_bytes = 0
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -117,6 +119,7 @@ class KeptPhotos:
             (staging / "identification.json").write_bytes(record)
             staging.rename(day / identity)
         self._kept_bytes += size
+        self._written_bytes += size
 
     def _encoded(self, photo: bytes) -> tuple[bytes, tuple[int, int]]:
         """JPEG of the upright pixels alone, and its width and height."""
@@ -126,10 +129,16 @@ class KeptPhotos:
         return packed.getvalue(), picture.size
 
     def _held_bytes(self) -> int:
-        """Of all processes; counted anew now and then, since others write and operators remove."""
-        if time.monotonic() - self._counted_at > _COUNT_AGAIN_SECONDS:
+        """Of all processes; counted anew now and then, since others write and operators remove.
+
+        The fuller it is, the more often: others may have written as much as this process, and `_MOST_PROCESSES` of them
+        must not write more than there is room for.
+        """
+        room = self._most_bytes - self._kept_bytes
+        is_old = time.monotonic() - self._counted_at > _COUNT_AGAIN_SECONDS
+        if is_old or self._written_bytes * _MOST_PROCESSES > room:
             self._kept_bytes = sum(f.stat().st_size for f in self._folder.glob("*/*/*") if f.is_file())
-            self._counted_at = time.monotonic()
+            self._counted_at, self._written_bytes = time.monotonic(), 0
         return self._kept_bytes
 
 

@@ -10,6 +10,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from app.access_answers import AccessAnswers
 from app.access_control import AccessControl
+from app.batch_door import BatchDoor
 from app.body_limits import BodyLimit, BodyLimits
 from app.bundle_watch import load_serving
 from app.cross_origin import CrossOrigin
@@ -18,6 +19,7 @@ from app.error_responses import add_error_handlers
 from app.event_streams import EventStreams
 from app.explanations import Explainer
 from app.kept_photos import kept_photos_for
+from app.plain_addresses import PlainAddresses
 from app.plantnet.errors import PlantnetErrors
 from app.remote_images import RemoteImages
 from app.request_context import RequestContext, UnexpectedErrors
@@ -46,6 +48,9 @@ from app.telemetry import Telemetry
 from app.tracing import Tracing
 from app.uploads import UploadBudget
 from models.jobs import JobQueue
+
+FORM_PATHS = r"/v1/(identifications|embeddings|explanations|sheets)|/v2/identify/[^/]+"
+"""Where files are sent to, beside batches: each reads its form itself, once it is known who asks."""
 
 DESCRIPTION = """\
 Names a plant from field photos, and shows the herbarium sheets that vouch for the answer.
@@ -95,6 +100,7 @@ def create_app(
     app.state.settings = settings
     app.state.jobs = JobQueue(home_of(settings))
     app.state.event_streams = EventStreams(settings.max_event_streams)
+    app.state.batch_door = BatchDoor(settings)
     app.state.upload_budget = UploadBudget(settings.max_buffered_bytes)
     app.state.explainer = Explainer(settings)
     app.state.kept_photos = kept_photos_for(settings)
@@ -122,10 +128,13 @@ def create_app(
     app.openapi = cache(lambda: openapi_of(app))  # type: ignore[method-assign]
     app.add_middleware(
         BodyLimits,
-        max_bytes=settings.max_request_bytes,
         timeout_seconds=settings.body_timeout_seconds,
-        larger={batches.PATH: BodyLimit(settings.batch_upload_bytes, settings.batch_upload_seconds)},
+        forms={
+            batches.PATH: BodyLimit(settings.batch_upload_bytes, settings.batch_upload_seconds),
+            FORM_PATHS: BodyLimit(settings.max_request_bytes, settings.body_timeout_seconds),
+        },
     )
+    app.add_middleware(PlainAddresses)
     app.add_middleware(UnexpectedErrors)
     app.add_middleware(AccessAnswers)
     app.add_middleware(CrossOrigin, origins=settings.cors_origins)

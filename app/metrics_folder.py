@@ -6,6 +6,7 @@ one has ended, and removes the folder.
 """
 
 import fcntl
+import logging
 import os
 import shutil
 import tempfile
@@ -18,10 +19,11 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector
 
-VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+from app.metrics_space import ADDED_UP, VARIABLE, reserve
+
+logger = logging.getLogger(__name__)
 
 _FOLDERS = "voucher-metrics-"
-_ADDED_UP = ("counter", "histogram")
 _TOTAL = "ended"
 """Stands in the place of a process number in the names of the files that hold what ended processes had counted."""
 
@@ -55,7 +57,7 @@ class MetricsFolder:
         Without this, a process that dies at once and is started again, over and over, would fill the folder.
         """
         with self._locked(fcntl.LOCK_EX):
-            for kind in _ADDED_UP:
+            for kind in ADDED_UP:
                 self._add_up(kind, self.root / f"{kind}_{pid}.db")
             for file in self.root.glob(f"*_{pid}.db"):
                 file.unlink(missing_ok=True)
@@ -84,16 +86,27 @@ class MetricsFolder:
 
 
 @contextmanager
-def metrics_folder() -> Iterator[MetricsFolder]:
-    """A folder for the processes that the caller starts; it goes when the block ends.
+def metrics_folder() -> Iterator[MetricsFolder | None]:
+    """A folder for the processes that the caller starts; it goes when the block ends. None where there is no room.
 
     What parents that were killed have left behind is removed first.
     """
     parent = Path(tempfile.gettempdir())
     _remove_abandoned(parent)
-    root = Path(tempfile.mkdtemp(prefix=f"{_FOLDERS}{os.getpid()}-", dir=parent))
     try:
-        yield MetricsFolder(root)
+        root = Path(tempfile.mkdtemp(prefix=f"{_FOLDERS}{os.getpid()}-", dir=parent))
+    except OSError as error:
+        logger.warning("each process tells its own metrics: %s (%s)", error.strerror or error, parent)
+        yield None
+        return
+    try:
+        try:
+            reserve(root, _TOTAL, ADDED_UP)
+        except OSError as error:
+            logger.warning("each process tells its own metrics: %s (%s)", error.strerror or error, parent)
+            yield None
+        else:
+            yield MetricsFolder(root)
     finally:
         shutil.rmtree(root, ignore_errors=True)
 

@@ -1,15 +1,15 @@
 """Whether the service can identify plants, and if not, why: what `/readyz` tells and `/metrics` counts."""
 
 import logging
+import os
 import shutil
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from enum import StrEnum
 
+from app.database_silence import SilenceGuard
 from app.serving import Serving
 from app.settings import Settings, home_of
 from models.errors import VoucherError
@@ -59,8 +59,7 @@ class ReadinessProbe:
         self._checks: tuple[Check, ...] = ()
         self._looked_at = float("-inf")
         self._worker_seen_at = now()
-        self._database = ThreadPoolExecutor(1, thread_name_prefix="database-probe")
-        self._asked: Future[None] | None = None
+        self._database = SilenceGuard("probe", answer_seconds=DATABASE_SECONDS)
         self._told: str | None = None
 
     def look(self) -> tuple[Check, ...]:
@@ -80,7 +79,7 @@ class ReadinessProbe:
 
     def close(self) -> None:
         """Look no longer."""
-        self._database.shutdown(wait=False, cancel_futures=True)
+        self._database.close()
 
     def _catalogue(self) -> Check:
         reason = self._serving.missing_collection
@@ -115,16 +114,8 @@ class ReadinessProbe:
         if not self._serving.has_collection:
             return Check("database", State.OK)  # there is none yet; the check of the catalogue says so
         catalogue = self._serving.collection.catalogue
-
-        def ask() -> None:
-            catalogue.revision()
-
-        if self._asked is None or self._asked.done():
-            self._asked = self._database.submit(ask)
         try:
-            self._asked.result(DATABASE_SECONDS)
-        except FutureTimeout:
-            return self._lost_database(f"the catalogue's database has not answered for {DATABASE_SECONDS:.0f} seconds")
+            self._database.ask_and_wait(catalogue.revision)
         except VoucherError as error:
             return self._lost_database(str(error))
         self._told = None
@@ -155,5 +146,11 @@ class ReadinessProbe:
             return Check("disk", State.WARNING, f"the home cannot be looked at: {error.strerror or error}")
         if free < LOW_DISK_BYTES:
             detail = f"{free >> 20} MiB are free below the home: builds and new sheets will fail; run `voucher gc`"
+            return Check("disk", State.WARNING, detail)
+        if not os.access(self._home.root, os.W_OK):
+            detail = (
+                "nothing can be written to the home: plants are identified; new sheets, builds and batches are "
+                "refused. Mount its disk for writing, or mend the rights of the folder"
+            )
             return Check("disk", State.WARNING, detail)
         return Check("disk", State.OK)

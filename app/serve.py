@@ -14,7 +14,7 @@ from app.access_control import check_start
 from app.bundle_watch import load_serving
 from app.child_commands import WORKER_POLITENESS, end_with_parent, worker_command
 from app.child_process import ChildProcess
-from app.http_protocol import protocol_with_head_deadline
+from app.http_protocol import protocol_with_deadlines
 from app.log_setup import set_up_logging
 from app.main import create_app
 from app.serving import Serving
@@ -71,7 +71,9 @@ def build_server(
         create_app(settings, load=lambda _: serving, tracing=tracing_from(os.environ)),
         host=settings.host,
         port=settings.port,
-        http=protocol_with_head_deadline(settings.header_timeout_seconds),
+        http=protocol_with_deadlines(
+            head_seconds=settings.header_timeout_seconds, reader_seconds=settings.body_timeout_seconds
+        ),
         ws="none",
         lifespan="on",
         log_config=None,

@@ -1,10 +1,11 @@
 """What a running service holds: the catalogue, the active bundle, and what is missing of either."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from app.cpu_share import NetworkShare, decode_threads
+from app.database_silence import SilenceGuard
 from app.inference import InferenceQueue, Observer
 from app.refusals import NotReady
 from app.renditions import Renditions
@@ -13,6 +14,7 @@ from app.species_directory import SpeciesDirectory
 from models.catalogue import Catalogue
 from models.home import Home
 from models.identifier import Identifier
+from models.specimens import Sheet
 
 
 class Background(Protocol):
@@ -27,11 +29,21 @@ class Background(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class OpenCatalogue:
-    """The catalogue, and what lists and pictures are served from."""
+    """The catalogue, and what lists and pictures are served from.
+
+    `silence` guards against a database server that hangs; a file needs no guard.
+    """
 
     catalogue: Catalogue
     directory: SpeciesDirectory
     renditions: Renditions
+    silence: SilenceGuard | None = None
+
+    def cited_sheets(self, sheet_ids: Sequence[str]) -> dict[str, Sheet]:
+        """The sheets that an answer cites, without those that are gone. Raises `CatalogueError` and `StorageFull`."""
+        if self.silence is None:
+            return self.catalogue.get_sheets(sheet_ids)
+        return self.silence.ask_and_wait(lambda: self.catalogue.get_sheets(sheet_ids))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +134,8 @@ def open_collection(home: Home) -> OpenCatalogue:
     """The catalogue of `home` and its pictures. Raises `CatalogueError`."""
     catalogue = Catalogue.open(home)
     renditions = Renditions(home.renditions, catalogue.image_store)
-    return OpenCatalogue(catalogue, SpeciesDirectory(catalogue), renditions)
+    silence = None if home.database_url is None else SilenceGuard("sheets")
+    return OpenCatalogue(catalogue, SpeciesDirectory(catalogue), renditions, silence)
 
 
 def queue_for(

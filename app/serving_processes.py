@@ -108,7 +108,8 @@ def serve_in_processes(settings: Settings, announce: Callable[[str], None]) -> N
         announced = False
         try:
             while not stop.wait(_LOOK_SECONDS):
-                if processes.cannot_start:
+                # Once they have served, one that cannot start again is tried again, and the others go on.
+                if not announced and processes.cannot_start:
                     raise InvalidConfig("the serving processes cannot start; the message above says why")
                 if not announced and processes.answers(settings.host):
                     announce(page_address(listening))

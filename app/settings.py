@@ -77,7 +77,9 @@ class Settings(BaseSettings):
 
     max_photos: int = Field(5, ge=1, le=20, description="photos of one plant in one request")
     max_upload_bytes: int = Field(20 * MEBIBYTE, ge=1024, description="bytes of one photo")
-    max_request_bytes: int = Field(50 * MEBIBYTE, ge=1024, description="bytes of one request body")
+    max_request_bytes: int = Field(
+        50 * MEBIBYTE, ge=1024, description="bytes of one request body with images; others have 64 KiB"
+    )
     max_buffered_bytes: int = Field(
         256 * MEBIBYTE, ge=1024, description="bytes of all uploads held in memory at one time"
     )
@@ -109,7 +111,9 @@ class Settings(BaseSettings):
         None, ge=1, le=64, description="photos that each process decodes at one time; none: by its share of the cores"
     )
     request_timeout_seconds: Seconds = Field(60.0, description="from the whole upload to its answer")
-    body_timeout_seconds: Seconds = Field(60.0, description="for the whole body to arrive")
+    body_timeout_seconds: Seconds = Field(
+        60.0, description="for the whole body to arrive, and for a client to take more of its answer"
+    )
     header_timeout_seconds: Seconds = Field(10.0, description="for the whole request head to arrive")
     shutdown_timeout_seconds: Seconds = Field(20.0, description="for running requests when stopping")
 

@@ -42,7 +42,8 @@ class FormShape:
     max_file_bytes: int
     max_text_bytes: int
     longer_texts: Mapping[str, int] = field(default_factory=dict)
-    """Bytes of those text fields that may have more than `max_text_bytes`; they count as uploads."""
+    """Bytes of those text fields that may have more than `max_text_bytes`, in all their parts together; they count as
+    uploads."""
 
 
 class UploadBudget:
@@ -84,6 +85,11 @@ class UploadShare:
         """Hold `count` bytes more. Raises `ServiceOverloaded` when the budget is spent."""
         self.budget._take(count)
         self.held_bytes += count
+
+    def give(self, count: int) -> None:
+        """Hold `count` bytes less."""
+        self.budget._take(-count)
+        self.held_bytes -= count
 
 
 @dataclass(slots=True)
@@ -170,6 +176,7 @@ class FormAssembler:
         self._field_name = ""
         self._part = bytearray()
         self._text_parts = 0
+        self._long_bytes: dict[str, int] = {}
 
     def callbacks(self) -> "MultipartCallbacks":
         """For the parser."""
@@ -226,7 +233,9 @@ class FormAssembler:
         shape = self._shape
         if self._field_name != shape.file_field:
             longest = shape.longer_texts.get(self._field_name, shape.max_text_bytes)
-            if size > longest:
+            # Of all parts of the field together, where it may be long.
+            earlier = self._long_bytes.get(self._field_name, 0) if self._field_name in shape.longer_texts else 0
+            if earlier + size > longest:
                 raise UnacceptableForm(f"{self._field_name}: expected at most {longest:,} characters")
             if self._field_name in shape.longer_texts:
                 self._share.take(end - start)
@@ -243,6 +252,8 @@ class FormAssembler:
         if self._field_name == self._shape.file_field:
             self.form.files.append(bytes(self._part))
         else:
+            if self._field_name in self._shape.longer_texts:
+                self._long_bytes[self._field_name] = self._long_bytes.get(self._field_name, 0) + len(self._part)
             value = self._part.decode("utf-8", errors="replace").strip()
             self.form.texts.setdefault(self._field_name, []).append(value)
         self._part = bytearray()

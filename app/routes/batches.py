@@ -8,12 +8,14 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
-from app.access import Access, Scope, check_access
+from app.access import Access, charge_more
 from app.batch_form import FORM_SCHEMA, batch_limits, form_shape, read_options
 from app.batch_upload import read_batch
 from app.dependencies import (
     AskDependency,
+    BatchDoorDependency,
     HomeDependency,
+    IdentifyDependency,
     JobsDependency,
     ServingDependency,
     SettingsDependency,
@@ -25,7 +27,7 @@ from app.routes.documented_errors import problems
 from app.schemas.jobs import BatchBody
 from models.answer_values import csv_head, csv_line, table_row
 from models.batches import Batch, BatchStore
-from models.errors import JobQueueError, ServiceOverloaded, UnknownBatch, UnknownJob
+from models.errors import JobQueueError, UnknownBatch, UnknownJob
 from models.job_values import Job
 from models.jobs import JobQueue
 
@@ -52,10 +54,11 @@ BatchId = Annotated[str, Path(max_length=64, description="as the answer to the r
 )
 async def create_batch(
     request: Request,
-    access: AskDependency,
+    access: IdentifyDependency,
     settings: SettingsDependency,
     serving: ServingDependency,
     budget: UploadBudgetDependency,
+    door: BatchDoorDependency,
     home: HomeDependency,
     jobs: JobsDependency,
     response: Response,
@@ -64,23 +67,23 @@ async def create_batch(
 
     Each plant gets a row in the results; a photo that cannot be used has its error there and stops nothing. Photos are
     stored without metadata until all are done, and then deleted; results are kept for a limited time. Every plant
-    counts as one identification of the key's day.
+    counts as one identification of the key's day, and a batch as one at least.
     """
     species = serving.identifier.species
     store = BatchStore(home)
-    if await run_in_threadpool(store.unfinished) >= settings.batch_jobs:
-        raise ServiceOverloaded(f"{settings.batch_jobs} batches are waiting already; send yours when some are done")
-    with budget.share() as share, store.receive() as (draft, keep):
-        upload = await read_batch(
-            request.headers, request.receive, form_shape(settings), share, draft, batch_limits(settings)
-        )
+    await door.refuse_when_full(store)
+    with door.upload(access.key_id), budget.share() as share, store.receive() as (draft, keep):
+        shape, limits = form_shape(settings), batch_limits(settings)
+        upload = await read_batch(request.headers, request.receive, shape, share, draft, limits, door.decoding)
         options = read_options(upload.texts, settings, access)
         if (within := options.within) is not None:
             await run_in_threadpool(within.positions, species)
         by_folder = truth(upload.texts, "folders_are_plants", False)
         draft.plants = upload.plants(by_folder=by_folder, max_plant_photos=settings.max_photos)
-        await check_access(request, Scope.IDENTIFY, identifications=sum(plant.error is None for plant in draft.plants))
-        batch = await run_in_threadpool(keep, options)
+        usable = sum(plant.error is None for plant in draft.plants)
+        await charge_more(request, max(0, usable - 1))  # the first was charged before anything was read
+        async with door.keeping(store):
+            batch = await run_in_threadpool(keep, options)
     try:
         job = await run_in_threadpool(jobs.enqueue_batch, batch.batch_id, requested_by=options.requested_by)
     except JobQueueError:

@@ -80,11 +80,13 @@ async def create_explanations(
         form = await read_upload(request.headers, request.receive, shape, share)
         sheet_ids = _sheet_ids(form.texts)
         identifier.bundle.gallery.vectors_for(sheet_ids)
-        looked = await serving.queue.ask(
-            identifier, form.files, lambda looked: looked, client_gone=lambda: client_gone(request)
-        )
-    asked = Asked(serving, identifier, looked, client_gone=lambda: client_gone(request))
-    found = await explainer.explain_sheets(asked, sheet_ids)
+        with serving.queue.place():
+            looked = await serving.queue.ask(
+                identifier, form.files, lambda looked: looked, client_gone=lambda: client_gone(request), has_place=True
+            )
+            form.files.clear()
+            asked = Asked(serving, identifier, looked, client_gone=lambda: client_gone(request))
+            found = await explainer.explain_sheets(asked, sheet_ids)
     return ExplanationsBody(
         bundle_id=identifier.bundle_id,
         explanations=[SheetExplanationBody(sheet_id=s, explanation=found.get(s)) for s in sheet_ids],

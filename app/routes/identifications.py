@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
 
 from app.dependencies import (
     ExplainerDependency,
@@ -19,7 +20,7 @@ from app.dependencies import (
 from app.error_responses import request_id_of
 from app.explanations import Asked
 from app.hang_up import client_gone
-from app.identification_form import FORM_SCHEMA, form_shape, read_options
+from app.identification_form import FORM_SCHEMA, IdentificationOptions, form_shape, read_options
 from app.inference import Looked
 from app.routes.documented_errors import problems
 from app.routes.sheets import image_url, thumbnail_url
@@ -35,10 +36,10 @@ from app.schemas.identification import (
     SpeciesName,
     UnknownBody,
 )
+from app.serving import OpenCatalogue
 from app.uploads import read_upload
 from models.answer_values import software
 from models.candidate_filter import CandidateFilter
-from models.catalogue import Catalogue
 from models.errors import CatalogueError, StorageFull
 from models.identifier import Identifier
 from models.retrieval import Candidate, Identification, Novelty, PredictionSet, RollUp, SheetMatch
@@ -89,37 +90,52 @@ async def create_identification(
     candidates comes with heat maps over the photo and the sheet that show what makes them alike.
     """
     # Asked for once: this request ends with the bundle that it began with, whatever is activated meanwhile.
-    identifier, catalogue = serving.identifier, serving.collection.catalogue
+    identifier, collection = serving.identifier, serving.collection
     serving.queue.refuse_when_full()
     shape = form_shape(max_photos=settings.max_photos, max_photo_bytes=settings.max_upload_bytes)
+
+    async def gone() -> None:
+        await client_gone(request)
+
     with budget.share() as share:
         form = await read_upload(request.headers, request.receive, shape, share)
         options = read_options(form.texts, photo_count=len(form.files))
+        if options.within is not None:
+            # Before the network works for it.
+            await run_in_threadpool(options.within.positions, identifier.species)
         started = time.perf_counter()
-
-        def answered(looked: Looked) -> _Answered:
-            identification = identifier.answer(
-                looked.encoded,
-                top_k=options.top_k,
-                sheets_per_candidate=options.sheets_per_candidate,
-                within=options.within,
+        with serving.queue.place():
+            found = await serving.queue.ask(
+                identifier,
+                form.files,
+                lambda looked: _answered(identifier, collection, looked, options),
+                client_gone=gone,
+                has_place=True,
             )
-            ignored = _ignored(options.within, identifier)
-            return _Answered(looked, identification, _sheets(catalogue, identification), ignored)
-
-        found = await serving.queue.ask(identifier, form.files, answered, client_gone=lambda: client_gone(request))
-        identification = found.identification
-        if kept_photos is not None:
-            kept_photos.keep(form.files, identification, request_id_of(request))
-    metrics.identified(identification)
-    asked = Asked(serving, identifier, found.looked, client_gone=lambda: client_gone(request))
-    explained = await explainer.explain(asked, identification, candidates=options.explained_candidates)
+            identification = found.identification
+            if kept_photos is not None:
+                kept_photos.keep(form.files, identification, request_id_of(request))
+            metrics.identified(identification)
+            asked = Asked(serving, identifier, found.looked, client_gone=gone)
+            explained = await explainer.explain(asked, identification, candidates=options.explained_candidates)
     candidates = [_candidate(candidate, found.sheets, explained) for candidate in identification.candidates]
     milliseconds = 1000 * (time.perf_counter() - started)
     body = _body(identification, identifier.model_id, candidates, found.ignored, request_id_of(request), milliseconds)
     _log(body)
     # Written here: it is of the declared model, and would be checked against it once more.
     return Response(body.model_dump_json(), media_type="application/json")
+
+
+def _answered(
+    identifier: Identifier, collection: OpenCatalogue, looked: Looked, options: IdentificationOptions
+) -> _Answered:
+    identification = identifier.answer(
+        looked.encoded,
+        top_k=options.top_k,
+        sheets_per_candidate=options.sheets_per_candidate,
+        within=options.within,
+    )
+    return _Answered(looked, identification, _sheets(collection, identification), _ignored(options.within, identifier))
 
 
 def _body(
@@ -187,7 +203,7 @@ def _prediction_set(found: PredictionSet | None) -> PredictionSetBody | None:
     )
 
 
-def _sheets(catalogue: Catalogue, identification: Identification) -> dict[str, Sheet] | None:
+def _sheets(collection: OpenCatalogue, identification: Identification) -> dict[str, Sheet] | None:
     """What is known of the sheets that are cited, without those that are gone; None when the catalogue cannot be read.
 
     A full or read-only disk, or a database that is down, is no reason to name no plant.
@@ -196,7 +212,7 @@ def _sheets(catalogue: Catalogue, identification: Identification) -> dict[str, S
     if not cited:
         return {}
     try:
-        found = catalogue.get_sheets(cited)
+        found = collection.cited_sheets(cited)
     except (CatalogueError, StorageFull) as error:
         logger.warning("sheets are cited by their ids alone: %s", error)
         return None

@@ -199,7 +199,7 @@ def _sheets(serving: Serving, identification: Identification) -> dict[str, Sheet
     if not cited:
         return {}
     try:
-        return serving.collection.catalogue.get_sheets(cited)
+        return serving.collection.cited_sheets(cited)
     except (CatalogueError, StorageFull) as error:
         logger.warning("results come without related images: %s", error)
         return {}

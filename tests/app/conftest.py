@@ -97,6 +97,7 @@ class FakeIdentifier:
 
     bundle_id = "bundle-1"
     model_id = "model-1"
+    species = SPECIES
     species_ids = tuple(species.species_id for species in SPECIES)
 
     def __init__(self, sheets: dict[str, list[str]]) -> None:

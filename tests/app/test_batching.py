@@ -237,6 +237,25 @@ def test_no_request_is_lost_however_the_threads_are_interleaved(make: Make, lane
     assert answered == [200] * 6
 
 
+def test_a_batch_that_cannot_be_put_together_is_run_one_by_one(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    batcher, net = make(), Net()
+    busy(batcher, net)
+    waiting = [batcher.submit(net, photos(value)) for value in (1, 2)]
+    monkeypatch.setattr(np, "concatenate", fail)
+    net.hold.set()
+    assert [future.result(10).encoded.logits.item() for future in waiting] == [2, 4]
+
+
+def test_a_lane_that_cannot_be_prepared_works_all_the_same(make: Make) -> None:
+    def fail(is_alone: bool) -> None:
+        raise OSError("no more threads")
+
+    assert make(prepare=fail).submit(Net(), photos(1)).result(10).encoded.logits.item() == 2
+
+
 def test_counting_that_fails_stops_nothing(make: Make, watch: Watch, caplog: pytest.LogCaptureFixture) -> None:
     def fail(count: int) -> None:
         raise OSError("no space left on device")
@@ -245,7 +264,7 @@ def test_counting_that_fails_stops_nothing(make: Make, watch: Watch, caplog: pyt
     watch.batch = watch.depth = fail
     for value in (1, 2):
         assert batcher.submit(net, photos(value)).result(10).encoded.logits.tolist() == [[2 * value]]
-    assert [record.message for record in caplog.records] == ["what the network does cannot be counted"]
+    assert [record.message for record in caplog.records] == ["what the network does cannot be counted or prepared"]
 
 
 def test_closing_drops_what_has_not_begun_and_ends_what_has(make: Make) -> None:

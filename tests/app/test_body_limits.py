@@ -6,7 +6,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from app import body_limits
-from app.body_limits import BodyLimits
+from app.body_limits import BodyLimit, BodyLimits
 from app.refusals import BodyTimeout, RequestTooLarge
 
 
@@ -52,7 +52,7 @@ async def reads_nothing(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def limited(app: Callable[[Scope, Receive, Send], Awaitable[None]], timeout_seconds: float = 5.0) -> BodyLimits:
-    return BodyLimits(app, max_bytes=100, timeout_seconds=timeout_seconds)
+    return BodyLimits(app, timeout_seconds=timeout_seconds, forms={"/": BodyLimit(100, timeout_seconds)})
 
 
 @pytest.fixture(autouse=True)

@@ -147,3 +147,19 @@ def test_a_running_service_follows_several_activations(
         answer = client.post("/v1/identifications", files={"photos": ("x", encode())})
         assert answer.json()["bundle_id"] == bundle_id
         assert client.get("/readyz").json()["bundle_id"] == bundle_id
+
+
+def test_neither_the_folder_nor_the_database_is_told_to_everybody(tmp_path: Path) -> None:
+    absent = Missing("starting")
+    serving = Serving(queue_for(Settings(home=tmp_path / "secret-place")), absent, absent)
+
+    def load(bundle_id: str, current: object) -> Loaded:
+        raise BundleCorrupt(f"{tmp_path / 'secret-place' / 'indexes' / 'x'}: index.faiss is not as it was written")
+
+    watch = BundleWatch(Home(tmp_path / "secret-place", "postgresql://who@inner-host:9/inner_db"), serving, load)
+    watch.look()
+    told = f"{serving.missing_collection} {serving.missing_identifier} {serving.complaint}"
+    assert "secret-place" not in told
+    assert "inner" not in told
+    assert "the service's log says why" in told
+    serving.queue.close()

@@ -75,3 +75,17 @@ def test_a_polite_child_stands_back() -> None:
     own = os.getpriority(os.PRIO_PROCESS, 0)
     until(lambda: os.getpriority(os.PRIO_PROCESS, child.pid) == min(19, own + 5))
     child.stop()
+
+
+def test_whatever_becomes_of_what_it_left_behind_another_is_started(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[int] = []
+
+    def fail(pid: int) -> None:
+        told.append(pid)
+        raise ValueError("half a file")
+
+    child = ChildProcess([sys.executable, "-c", "pass"], first_pause_seconds=0.01, on_end=fail)
+    child.start()
+    until(lambda: len(told) >= 2)
+    child.stop()
+    assert "cannot be put in order" in caplog.text

@@ -254,8 +254,14 @@ def test_a_body_that_is_not_as_described_is_422(client: TestClient, body: dict[s
 
 
 def test_a_body_without_files_has_a_limit_of_its_own(client: TestClient) -> None:
-    long = {"scientific_name": "x" * 1_100_000}
-    assert "at most 1 MiB" in refused(client.post("/v1/species", json=long), 413, "request-too-large")
+    long = {"scientific_name": "x" * 70_000}
+    assert "at most 64 KiB" in refused(client.post("/v1/species", json=long), 413, "request-too-large")
+
+
+@pytest.mark.parametrize("path", ["/v1/species", "/v1/session", "/v1/index-builds", "/v1/batches/x"])
+def test_a_body_is_not_larger_for_calling_itself_a_form(client: TestClient, path: str) -> None:
+    response = client.post(path, files={"photos": ("x", bytes(100_000))})
+    refused(response, 413, "request-too-large")
 
 
 def requests_of(client: TestClient, encode: Encode) -> list[Callable[..., Any]]:

@@ -4,17 +4,20 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import anyio
 import numpy as np
 import pytest
 from explanation_support import PHOTO, Service, identify, jpeg, picture_at, services
 from fastapi.testclient import TestClient
 from tests_support import noise_picture
 
+import app.explanations
 import models.explanation
+from app.explanations import Asked, Explainer
+from app.refusals import ClientGone
 from models.api_keys import NewKey
 from models.api_keys_store import KeyStore
 from models.catalogue import Catalogue
-from models.errors import ServiceOverloaded
 from models.home import Home
 
 EXPLAIN = "/v1/explanations"
@@ -112,10 +115,8 @@ def test_a_busy_service_says_so(service: Service, tiny_home: Home, monkeypatch: 
     client = service()
     (sheet,) = sheets_of(tiny_home, 1)
 
-    async def full(*_: object, **__: object) -> None:
-        raise ServiceOverloaded("32 identifications are waiting already")
-
-    monkeypatch.setattr(client.app.state.serving.queue, "on_network", full)
+    queue = client.app.state.serving.queue
+    monkeypatch.setattr(queue, "_admitted", queue.limit)
     response = ask_for(client, sheet)
     assert (response.status_code, response.headers["retry-after"]) == (503, "2")
 
@@ -140,3 +141,53 @@ def test_explaining_counts_as_one_identification(service: Service, tiny_home: Ho
     for status in (401, 200, 429):
         headers = {} if status == 401 else {"Authorization": f"Bearer {key}"}
         assert client.post(EXPLAIN, files=files, data={"sheet_ids": sheet}, headers=headers).status_code == status
+
+
+def test_whoever_waits_for_heat_maps_has_a_place_in_the_queue(
+    service: Service, tiny_home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release, held = threading.Event(), threading.Semaphore(0)
+    real = app.explanations._sheet_pixels
+
+    def slow(*given: Any) -> Any:
+        held.release()
+        assert release.wait(10)
+        return real(*given)
+
+    monkeypatch.setattr(app.explanations, "_sheet_pixels", slow)
+    client = service(queue_limit=1)
+    (sheet,) = sheets_of(tiny_home, 1)
+    answers: list[int] = []
+    asking = threading.Thread(target=lambda: answers.append(ask_for(client, sheet).status_code))
+    asking.start()
+    assert held.acquire(timeout=10)
+    assert client.app.state.serving.queue.admitted == 1
+    assert ask_for(client, sheet).status_code == 503
+    assert client.post("/v1/identifications", files={"photos": ("x", PHOTO)}).status_code == 503
+    release.set()
+    asking.join(10)
+    assert answers == [200]
+    assert client.app.state.serving.queue.admitted == 0
+
+
+def test_heat_maps_nobody_waits_for_any_more_are_given_up(
+    service: Service, tiny_home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = anyio.Event()
+
+    async def gone() -> None:
+        await waiting.wait()
+
+    made: list[str] = []
+
+    async def forever(self: object, asked: Asked, sheet_id: str) -> None:
+        made.append(sheet_id)
+        waiting.set()
+        await anyio.sleep(30)
+
+    monkeypatch.setattr(Explainer, "_made", forever)
+    client = service()
+    asked = Asked(client.app.state.serving, client.app.state.serving.identifier, None, client_gone=gone)
+    with pytest.raises(ClientGone):
+        anyio.run(lambda: client.app.state.explainer.explain_sheets(asked, ["a", "b"]))
+    assert made == ["a"]

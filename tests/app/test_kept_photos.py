@@ -5,6 +5,7 @@ import json
 import logging
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,19 @@ def test_the_folder_never_holds_more_than_it_may(
             held = sum(p.stat().st_size for p in tmp_path.rglob("*") if p.is_file())
             assert 12_000 < held <= 20_000
     assert "VOUCHER_KEPT_PHOTOS_MAX_BYTES" in caplog.text
+
+
+def test_several_processes_together_hold_no_more(made: Callable[..., KeptPhotos], tmp_path: Path) -> None:
+    keepers = [made(tmp_path, most_bytes=20_000) for _ in range(4)]
+    for number in range(12):
+        for which, keeper in enumerate(keepers):
+            keeper.keep([jpeg(number)], ANSWER, f"request-{which}-{number}")
+            time.sleep(0.01)
+    for keeper in keepers:
+        keeper.stop()
+    held = sum(p.stat().st_size for p in tmp_path.rglob("*") if p.is_file())
+    # Those that write at the same moment may each write once more.
+    assert 12_000 < held <= 20_000 + 3 * 4_000
 
 
 def test_a_photo_that_cannot_be_written_is_told_and_the_next_is_kept(

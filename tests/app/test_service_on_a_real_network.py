@@ -23,6 +23,7 @@ from app.refusals import (
     BodyTimeout,
     ClientGone,
     CurationOff,
+    ExplanationsOff,
     ForeignPage,
     KeyMissing,
     KeyWrong,
@@ -275,6 +276,7 @@ WAYS: dict[type[Exception], Callable[[Rig], int]] = {
     RateExceeded: lambda rig: with_keys(rig, 2 * [rig.key(per_minute=1)]),
     QuotaSpent: lambda rig: with_keys(rig, 2 * [rig.key(daily_quota=1)]),
     CurationOff: lambda rig: rig.service(host="0.0.0.0", access="open").post("/v1/index-builds").status_code,
+    ExplanationsOff: lambda rig: rig.service(explanations=False).post("/v1/explanations").status_code,
     ForeignPage: lambda rig: (
         rig.service().post("/v1/index-builds", headers={"sec-fetch-site": "cross-site"}).status_code
     ),

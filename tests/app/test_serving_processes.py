@@ -113,6 +113,21 @@ def test_processes_that_can_never_serve_end_the_service(monkeypatch: pytest.Monk
         serve_in_processes(Settings(home=tmp_path, port=0, workers=2, worker=False), announce=pytest.fail)
 
 
+def test_one_that_cannot_start_again_does_not_end_those_that_serve(
+    stand_ins: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    handlers: dict[int, Callable[..., None]] = {}
+    monkeypatch.setattr(serving_processes.signal, "signal", lambda number, handler: handlers.update({number: handler}))
+
+    def announce(address: str) -> None:
+        monkeypatch.setattr(ServingProcesses, "cannot_start", property(lambda self: True))
+        threading.Timer(1.0, handlers[signal.SIGTERM]).start()
+
+    began = time.monotonic()
+    serve_in_processes(Settings(home=tmp_path, port=0, workers=2, worker=False), announce)
+    assert time.monotonic() - began > 1.0
+
+
 def test_the_address_is_told_once_and_a_signal_ends_it(
     stand_ins: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
