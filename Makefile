@@ -14,6 +14,8 @@ EXTRA ?= cpu
 TORCH_BACKEND ?=
 # More arguments for pytest: make test PYTEST_ARGS="-k gate"
 PYTEST_ARGS ?=
+# How many tests run at one time; each process loads torch and trains its own small network.
+TEST_PROCESSES ?= 2
 # How often `make faults` kills something.
 KILLS ?= 200
 # How long `make soak` sends everything at the same time.
@@ -63,7 +65,7 @@ demo: $(STAMP) ## draw a small flora, train, evaluate and serve it (DEMO_ARGS=--
 	$(BIN)/voucher demo $(DEMO_ARGS)
 
 test: $(STAMP) ## run the tests and measure their coverage
-	$(BIN)/pytest --cov --cov-report= $(PYTEST_ARGS)
+	$(BIN)/pytest -n $(TEST_PROCESSES) --dist worksteal --cov --cov-report= $(PYTEST_ARGS)
 
 faults: $(STAMP) ## kill servers and workers at 200 random moments (KILLS=1000 for more); takes minutes
 	VOUCHER_TEST_KILLS=$(KILLS) $(BIN)/pytest tests/faults/test_kills.py -rP --timeout=7200

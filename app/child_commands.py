@@ -51,7 +51,9 @@ def end_with_parent() -> None:
     """Stop this process in the way of SIGTERM when its standard input, a pipe from its parent, closes."""
 
     def wait() -> None:
-        sys.stdin.buffer.read()
+        # Not by way of `sys.stdin`: its lock, held in this thread, makes the interpreter's end a crash.
+        while os.read(0, 4096):
+            pass
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=wait, name="parent", daemon=True).start()

@@ -24,6 +24,7 @@ TEXT_FIELDS = (
 MAX_TEXT_BYTES = 100
 MAX_FILTER_BYTES = 512 * 1024
 """A checklist of some forty thousand identifiers."""
+MAX_FILTER_ENTRIES = 60_000
 
 MAX_TOP_K = 50
 DEFAULT_TOP_K = 5
@@ -41,8 +42,9 @@ def _entries_schema(description: str) -> dict[str, Any]:
 
 FILTER_SCHEMA: dict[str, Any] = {
     "species_ids": _entries_schema(
-        "a checklist: answer only with these species; comma separated, repeated, or both. Each of species_ids, genera "
-        "and families narrows what the others leave"
+        "a checklist: answer only with these species, given by identifier or by scientific name with or without "
+        "authors; comma separated, repeated, or both. Each of species_ids, genera and families narrows what the "
+        "others leave"
     ),
     "genera": _entries_schema("answer only with species of these genera; comma separated or repeated"),
     "families": _entries_schema("answer only with species of these families; comma separated or repeated"),
@@ -164,7 +166,9 @@ def read_filter(texts: dict[str, list[str]]) -> CandidateFilter | None:
 
 
 def entries_of(texts: dict[str, list[str]], name: str) -> list[str]:
-    """What a field lists, its values split at commas; empty entries are none."""
+    """What a field lists, its values split at commas; empty entries are none. Raises `UnacceptableForm`."""
+    if sum(value.count(",") + 1 for value in texts.get(name, [])) > MAX_FILTER_ENTRIES:
+        raise UnacceptableForm(f"{name}: expected at most {MAX_FILTER_ENTRIES:,} entries, found more")
     return [entry for value in texts.get(name, []) for part in value.split(",") if (entry := part.strip())]
 
 

@@ -234,6 +234,7 @@ def assemble() -> typer.Typer:
     from indexer.jobs_command import jobs_app
     from indexer.keys_command import keys_app
     from indexer.sheets_command import sheets_app
+    from indexer.species_command import species_command
     from indexer.worker_command import worker_command
 
     app.command("demo")(demo_command)
@@ -244,6 +245,7 @@ def assemble() -> typer.Typer:
     app.add_typer(bundles_app, name="bundles")
     app.add_typer(jobs_app, name="jobs")
     app.add_typer(keys_app, name="keys")
+    app.command("species")(species_command)
     app.add_typer(sheets_app, name="sheets")
     app.add_typer(bench_app, name="bench")
     for entry in importlib.metadata.entry_points(group="voucher.commands"):
@@ -269,5 +271,12 @@ def main() -> None:
     except OSError as error:
         # A full or read-only disk, a lost mount: nothing that a traceback would help to mend.
         logger.debug("failed", exc_info=True)
-        console.errors.print(f"voucher: {error}", markup=False, soft_wrap=True)
+        console.errors.print(f"voucher: {_in_words(error)}", markup=False, soft_wrap=True)
         sys.exit(1)
+
+
+def _in_words(error: OSError) -> str:
+    """The system's words and the file, without numbers and the names of Python's errors."""
+    if error.strerror is None:
+        return str(error)
+    return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"

@@ -33,12 +33,13 @@ def check_home(home: Home) -> Iterator[Finding]:
         remedy = "name the right folder with --home or VOUCHER_HOME, or begin with `voucher import`"
         yield Finding.fault("home", what, where=home.root, remedy=remedy)
         return
-    faults = 0
-    for folder in _folders(home):
-        for finding in _check_folder(folder):
-            faults += 1
+    found = [finding for folder in _folders(home) for finding in _check_folder(folder)]
+    told: set[str] = set()
+    for finding in found:
+        if finding.what not in told:  # a disk that may not be written to is one fault, however many folders are on it
+            told.add(finding.what)
             yield finding
-    if not faults:
+    if not found:
         yield Finding.ok("home", "files can be written, synced, locked, linked and renamed", home.root)
     kind = file_system_of(home.root)
     if kind in _NETWORK and is_sqlite(home.catalogue_url):

@@ -28,7 +28,8 @@ def identify_command(
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, max=100, help="Candidates.")] = 5,
     species_list: Annotated[
-        Path | None, typer.Option(help="Answer only with the species of this file: an identifier on each line.")
+        Path | None,
+        typer.Option(help="Answer only with species of this file: an identifier or a name on each line."),
     ] = None,
     genus: Annotated[list[str] | None, typer.Option(help="Answer only with species of this genus; repeatable.")] = None,
     family: Annotated[
@@ -95,6 +96,18 @@ class _Request:
     parallel: int
     explain: Path | None = None
 
+    def options(self) -> dict[str, Any]:
+        """What the rows of a folder depend on, beside the index; as on the command line."""
+        return {
+            "--top-k": self.top_k,
+            "--species-list": sorted(self.restricted["species_ids"]),
+            "--genus": sorted(self.restricted["genera"]),
+            "--family": sorted(self.restricted["families"]),
+            "--ignore-unlisted": self.restricted["ignore_unlisted"],
+            "--folders-are-plants": self.folders_are_plants,
+            "--url": self.url,
+        }
+
 
 def _check_explain(asked: _Request, folder: Path | None) -> None:
     """Raises `InvalidConfig` for what --explain does not go together with."""
@@ -144,14 +157,14 @@ def _run_folder(folder: Path, out: Path, asked: _Request) -> "Summary":
         arguments = {"top_k": asked.top_k, "sheets_per_candidate": 0, **asked.restricted}
         with VoucherClient(asked.url, asked.key) as client, console.progress_bars() as report:
             answer = remote_answers(client, arguments, parallel=asked.parallel)
-            return identify_folder(plants, out, answer, report=report)
+            return identify_folder(plants, out, answer, asked.options(), report=report)
     from indexer.identify_many import Asked
 
     identifier = _identifier(asked)
     what = Asked(top_k=asked.top_k, within=_filter(asked))
     answer = local_answers(identifier, what, batch_size=asked.batch_size, decoders=asked.decoders)
     with console.progress_bars() as report:
-        return identify_folder(plants, out, answer, report=report)
+        return identify_folder(plants, out, answer, asked.options(), report=report)
 
 
 def _ask_service(photos: list[Path], url: str, asked: _Request) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from indexer.asked_options import check_options
 from indexer.photo_arguments import MAX_PHOTOS
 from indexer.progress import Report
 from indexer.result_rows import ResultRows
@@ -78,9 +79,15 @@ def find_plants(folder: Path, *, folders_are_plants: bool = False) -> list[Plant
     return plants
 
 
-def identify_folder(plants: Sequence[PlantFiles], out: Path, answer: Answerer, *, report: Report) -> Summary:
-    """Answers of all plants that have no row in `out` yet, each written as soon as it is known."""
+def identify_folder(
+    plants: Sequence[PlantFiles], out: Path, answer: Answerer, options: Mapping[str, Any], *, report: Report
+) -> Summary:
+    """Answers of all plants that have no row in `out` yet, each written as soon as it is known.
+
+    Raises `InvalidConfig` when `out` has rows that were asked for with other `options`.
+    """
     with ResultRows(out) as rows:
+        check_options(out, options, has_rows=bool(rows.done))
         left = [plant for plant in plants if not rows.has(plant.name)]
         earlier, before = len(plants) - len(left), set(rows.bundle_ids)
         done = earlier

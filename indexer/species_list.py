@@ -5,11 +5,11 @@ from pathlib import Path
 from models.errors import InvalidConfig
 
 _SEPARATORS = ("\t", ";", ",")
-_HEADS = ("species_id", "taxonid")
+_HEADS = ("species_id", "taxonid", "id", "species", "scientificname", "scientific_name", "name", "taxon")
 
 
 def read_species_list(path: Path) -> list[str]:
-    """Identifiers of species, one a line; of a table its first column, with or without a head.
+    """Identifiers or scientific names of species, one a line; of a table its first column, with or without a head.
 
     Blank lines and those that begin with # are passed over. Raises `InvalidConfig`.
     """
@@ -27,5 +27,7 @@ def read_species_list(path: Path) -> list[str]:
         if cell and not cell.startswith("#") and not (number == 0 and cell.lower() in _HEADS):
             found.append(cell)
     if not found:
-        raise InvalidConfig(f"the species list {path} names no species; expected an identifier on each line")
+        raise InvalidConfig(
+            f"the species list {path} names no species; expected an identifier or a scientific name on each line"
+        )
     return found

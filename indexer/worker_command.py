@@ -1,8 +1,8 @@
 """`voucher worker`: the process that does the queued work."""
 
 import logging
+import os
 import signal
-import sys
 import threading
 from typing import Annotated, Any
 
@@ -51,5 +51,7 @@ def worker_command(
 
 def _stop_with_parent(stop: threading.Event) -> None:
     """The other end of the standard input is closed when the parent ends, whatever ended it."""
-    sys.stdin.buffer.read()
+    # Not by way of `sys.stdin`: its lock, held in this thread, makes the interpreter's end a crash.
+    while os.read(0, 4096):
+        pass
     stop.set()

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from models.durable import make_folder
-from models.errors import InvalidConfig
+from models.errors import InvalidConfig, JobQueueError
 
 MAX_WORKERS = 64
 
@@ -24,8 +24,18 @@ class WorkerSlots:
 
     @contextmanager
     def take(self) -> Iterator[int]:
-        """The lowest free number, held until the block ends or the process does."""
-        make_folder(self._folder)
+        """The lowest free number, held until the block ends or the process does.
+
+        Raises `InvalidConfig` when all are taken, and `JobQueueError` where the home cannot be written to.
+        """
+        try:
+            make_folder(self._folder)
+            (self._folder / "0.lock").touch()
+        except OSError as error:
+            raise JobQueueError(
+                f"no worker can run on {self._folder.parent}: {error.strerror or error}. Jobs need a home that can be "
+                "written to; mend the rights of the folder or the mount, or serve with --no-worker"
+            ) from error
         for number in range(MAX_WORKERS):
             with self._held(number) as held:
                 if held:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from models.errors import InvalidCandidateFilter
 from models.plain_text import comparable
+from models.scientific_name import split_scientific_name
 from models.taxonomy import Species
 
 _MOST_NAMED = 10
@@ -19,9 +20,10 @@ class CandidateFilter:
     """Restricts candidates to species that are of everything that is given.
 
     Within one field any entry will do; each field that is not empty narrows the choice further, so that a region's
-    checklist and a family leave the species of that family on the checklist. Identifiers are compared exactly, names of
-    genera and families whatever their case. Entries that no species has are an error, or, with `ignores_unlisted`, as
-    if they had not been given: a region's checklist names species that a collection does not have.
+    checklist and a family leave the species of that family on the checklist. A species is given by its identifier, or
+    by its scientific name with or without authors; names are compared whatever their case. Entries that no species has
+    are an error, or, with `ignores_unlisted`, as if they had not been given: a region's checklist names species that a
+    collection does not have.
     """
 
     species_ids: frozenset[str] = frozenset()
@@ -58,15 +60,19 @@ class CandidateFilter:
                 named = ", ".join(repr(entry) for entry in unlisted[:_MOST_NAMED])
                 more = f" and {len(unlisted) - _MOST_NAMED:,} more" if len(unlisted) > _MOST_NAMED else ""
                 raise InvalidCandidateFilter(
-                    f"{word}: the index holds none of {named}{more}; what it holds is listed by GET /v1/species and on "
-                    "the page. Leave these out, or give ignore_unlisted=true to have them left out"
+                    f"{word}: the index holds none of {named}{more}; what it holds is listed on the page, by "
+                    "GET /v1/species and by `voucher species`. Leave these out, or have such entries passed over "
+                    "(ignore_unlisted, --ignore-unlisted)"
                 )
             allowed &= np.fromiter((each in wanted for each in own), dtype=bool, count=len(own))
         if not allowed.any():
-            raise InvalidCandidateFilter(
-                f"none of the {len(species):,} species in the index fits species_ids, genera and families together; "
-                "each narrows what the others leave, so give fewer of them"
+            given = [word for word, entries in self._given() if entries]
+            why = (
+                f"is among the {given[0]}"
+                if len(given) == 1
+                else f"fits {' and '.join(given)} together; each narrows what the others leave, so give fewer of them"
             )
+            raise InvalidCandidateFilter(f"none of the {len(species):,} species in the index {why}")
         return np.flatnonzero(allowed)
 
     def unlisted(self, species: Sequence[Species]) -> list[str]:
@@ -79,13 +85,14 @@ class CandidateFilter:
 
     def _fields(self, species: Sequence[Species]) -> Iterator[tuple[str, dict[str, str], list[str]]]:
         """Of each field that is given its word, its entries as they are compared, and what each species has there."""
-        for word, entries, of_species, compared in (
-            ("species_ids", self.species_ids, _own_id, str),
-            ("genera", self.genera, _own_genus, comparable),
-            ("families", self.families, _own_family, comparable),
-        ):
+        if self.species_ids:
+            yield "species_ids", _by_id(self.species_ids, species), [each.species_id for each in species]
+        for word, entries, own in (("genera", self.genera, _own_genus), ("families", self.families, _own_family)):
             if entries:
-                yield word, {compared(entry): entry for entry in entries}, [of_species(each) for each in species]
+                yield word, {comparable(entry): entry for entry in entries}, [own(each) for each in species]
+
+    def _given(self) -> tuple[tuple[str, frozenset[str]], ...]:
+        return ("species_ids", self.species_ids), ("genera", self.genera), ("families", self.families)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, sorted."""
@@ -97,8 +104,40 @@ class CandidateFilter:
         }
 
 
-def _own_id(species: Species) -> str:
-    return species.species_id
+def _by_id(entries: Iterable[str], species: Sequence[Species]) -> dict[str, str]:
+    """Each entry under the identifiers of the species that it means, and under itself when it means none."""
+    known = {each.species_id for each in species}
+    wanted = {entry: entry for entry in entries if entry in known}
+    names: dict[str, list[str]] = {}
+    for entry in entries:
+        if entry not in known:
+            names.setdefault(_name(entry), []).append(entry)
+    beginnings = {_beginning(name) for name in names}
+    meant: set[str] = set()
+    for each in species if names else ():
+        # Names are read in full only where they may be meant: a flora has hundreds of thousands.
+        if _beginning(each.scientific_name) in beginnings and (name := _name(each.scientific_name)) in names:
+            meant.add(name)
+            wanted.setdefault(each.species_id, names[name][0])
+    for name in names.keys() - meant:
+        wanted.update((entry, entry) for entry in names[name])
+    return wanted
+
+
+def _name(text: str) -> str:
+    """The name without its authors, as names are compared; lists have them in capitals, too."""
+    found = split_scientific_name(text)
+    words = text.split()
+    if len(found.without_author.split()) < 2 <= len(words) or found.genus is None:
+        found = split_scientific_name(
+            " ".join([*(w.capitalize() for w in words[:1]), *map(str.lower, words[1:2]), *words[2:]])
+        )
+    return comparable(found.without_author)
+
+
+def _beginning(name: str) -> str:
+    words = name.lstrip("×+ ").split(maxsplit=1)
+    return words[0].casefold() if words else ""
 
 
 def _own_genus(species: Species) -> str:

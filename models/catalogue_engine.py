@@ -5,6 +5,7 @@ import sqlite3
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
@@ -58,6 +59,12 @@ def catalogue_error(url: URL, error: SQLAlchemyError) -> CatalogueError | Storag
             "`voucher gc`, and try again"
         )
     where = f"the catalogue {name} cannot be read or written: {' '.join(str(cause).split())}"
+    if _sqlite_code(cause) == sqlite3.SQLITE_READONLY:
+        return CatalogueError(
+            f"the catalogue {name} can be read but not changed, and nothing was: its folder or its disk may not be "
+            "written to. Identification does not need that; for changes mount the disk for writing, or mend the "
+            "rights of the folder"
+        )
     if is_sqlite(url):
         return CatalogueError(
             f"{where}; check that the file is whole, and that its folder may be written to and has free space"
@@ -69,21 +76,27 @@ def catalogue_error(url: URL, error: SQLAlchemyError) -> CatalogueError | Storag
 
 def _is_lock(cause: BaseException) -> bool:
     """Whether somebody else's lock was waited for in vain."""
-    code = getattr(cause, "sqlite_errorcode", None)
+    code = _sqlite_code(cause)
     if code is not None:
-        return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)  # the rest of the number tells details
+        return code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
     return getattr(cause, "sqlstate", None) in (_LOCK_NOT_AVAILABLE, _DEADLOCK_DETECTED)
 
 
 def _is_no_room(url: URL, cause: BaseException) -> bool:
-    code = getattr(cause, "sqlite_errorcode", None)
+    code = _sqlite_code(cause)
     if code is None:
         return getattr(cause, "sqlstate", None) == _DISK_FULL
-    if code & 0xFF == sqlite3.SQLITE_IOERR and url.database:
+    if code == sqlite3.SQLITE_IOERR and url.database:
         # The file that its processes share has no room to grow, and SQLite does not say why.
         with suppress(OSError):
             return shutil.disk_usage(Path(url.database).parent).free < _NO_ROOM_BYTES
-    return bool(code & 0xFF == sqlite3.SQLITE_FULL)
+    return code == sqlite3.SQLITE_FULL
+
+
+def _sqlite_code(cause: BaseException) -> int | None:
+    """SQLite's number of an error, without the part that tells details; None for another database's."""
+    code = getattr(cause, "sqlite_errorcode", None)
+    return None if code is None else int(code) & 0xFF
 
 
 def is_sqlite(url: URL) -> bool:
@@ -92,21 +105,55 @@ def is_sqlite(url: URL) -> bool:
 
 
 def _sqlite_engine(url: URL, wait_seconds: float) -> Engine:
+    file = Path(url.database or "").absolute()
     engine = create_engine(
         url,
-        connect_args={"timeout": wait_seconds},
+        creator=lambda: _connect_sqlite(file, wait_seconds),
         max_overflow=-1,  # a streaming reader keeps its connection; others must not wait for it
     )
     begin_explicitly(engine)
 
-    def configure(connection: Any, _: object) -> None:
-        cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "foreign_keys=ON", "synchronous=FULL"):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
+    def forget(connection: Any, record: Any) -> None:
+        # It sees no changes, and there may be some when the disk can be written again.
+        if isinstance(connection, _UnchangingConnection):
+            record.invalidate()
 
-    event.listen(engine, "connect", configure)
+    event.listen(engine, "checkin", forget)
     return engine
+
+
+class _UnchangingConnection(sqlite3.Connection):
+    """To a file that nobody changes while it is open."""
+
+
+def _connect_sqlite(file: Path, wait_seconds: float) -> sqlite3.Connection:
+    """A connection to `file`; where its folder cannot be written to, one that can only read.
+
+    Readers of a write-ahead log write beside the file where they are. On a disk that may not be written to, the file is
+    read as one that does not change, unless there is a log with changes that it lacks.
+    """
+    connection = sqlite3.connect(file, timeout=wait_seconds, check_same_thread=False)
+    try:
+        for pragma in ("journal_mode=WAL", "foreign_keys=ON", "synchronous=FULL"):
+            connection.execute(f"PRAGMA {pragma}")
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    except sqlite3.Error as error:
+        connection.close()
+        if not _is_settled(file) or _sqlite_code(error) not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+            raise
+        return sqlite3.connect(
+            f"file:{quote(str(file))}?immutable=1", uri=True, check_same_thread=False, factory=_UnchangingConnection
+        )
+    return connection
+
+
+def _is_settled(file: Path) -> bool:
+    """Whether everything that was written is in `file` itself."""
+    try:
+        log = file.with_name(f"{file.name}-wal")
+        return file.stat().st_size > 0 and (not log.exists() or log.stat().st_size == 0)
+    except OSError:
+        return False
 
 
 def begin_explicitly(engine: Engine) -> None:

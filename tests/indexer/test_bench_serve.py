@@ -1,4 +1,3 @@
-import asyncio
 import http.server
 import math
 import threading
@@ -60,7 +59,7 @@ def photos(tmp_path: Path) -> list[Path]:
 
 def test_clients_ask_in_turn_and_only_answers_count(answering: str, photos: list[Path]) -> None:
     order = LoadOrder(answering, "photos", [str(p) for p in photos], clients=3, seconds=1.0, warm_up_seconds=0.2)
-    load = asyncio.run(run_load(order))
+    load = run_load(order)
     assert set(load.statuses) == {"200", "503"}
     assert load.answers == load.statuses["200"]
     assert load.answers_per_second == pytest.approx(load.answers)
@@ -73,7 +72,7 @@ def test_clients_ask_in_turn_and_only_answers_count(answering: str, photos: list
 
 def test_a_service_that_is_not_there_is_counted_and_not_timed(photos: list[Path]) -> None:
     order = LoadOrder("http://127.0.0.1:9/", "photos", [str(photos[0])], 1, seconds=0.1, warm_up_seconds=0.0)
-    load = asyncio.run(run_load(order))
+    load = run_load(order)
     assert load.answers == 0
     assert math.isnan(load.p50_milliseconds)
     assert set(load.statuses) == {"0"}

@@ -109,10 +109,11 @@ def test_a_build_from_nothing_equals_one_that_reuses(tiny_home: Home) -> None:
             shard.unlink()
         assert build(tiny_home, catalogue, CPU, from_nothing=True).embedded == 24
         fresh = load_bundle(tiny_home, CPU).gallery
-    np.testing.assert_allclose(fresh.prototype_matrix(), reused.prototype_matrix(), atol=1e-6)
+    # Whitening magnifies what differs between two runs of a network: other batches, another machine's kernels.
+    np.testing.assert_allclose(fresh.prototype_matrix(), reused.prototype_matrix(), atol=2e-5)
     assert fresh.sheet_columns() == reused.sheet_columns()
     sheets = fresh.sheet_columns()["sheet_id"].to_pylist()
-    np.testing.assert_allclose(fresh.vectors_for(sheets), reused.vectors_for(sheets), atol=1e-6)
+    np.testing.assert_allclose(fresh.vectors_for(sheets), reused.vectors_for(sheets), atol=2e-5)
 
 
 def test_a_killed_build_keeps_its_embeddings_and_the_active_bundle(
