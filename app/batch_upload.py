@@ -22,8 +22,8 @@ from app.uploads import FormAssembler, FormShape, UploadShare, body_chunks, boun
 from models.answer_values import one_line
 from models.batches import BatchDraft, BatchPlant
 from models.decoding import decode_clean
-from models.durable import is_full
-from models.errors import ImageTooLarge, InvalidImage, StorageFull
+from models.durable import storage_error
+from models.errors import ImageTooLarge, InvalidImage
 from models.metadata_removal import remove_metadata
 from models.photo_archives import MEBIBYTE, ArchivedPhoto, ArchiveLimits, read_archive
 
@@ -213,8 +213,8 @@ class _Spool:
             self.file.write(content)
             self.file.flush()
         except OSError as error:
-            if is_full(error):
-                raise StorageFull("the disk is full: the batch was not stored; try again later") from error
+            if (refused := storage_error(error, "the batch was not stored")) is not None:
+                raise refused from error
             raise
 
 

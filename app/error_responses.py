@@ -53,6 +53,7 @@ from models.errors import (
     SheetConflict,
     SpeciesConflict,
     StorageFull,
+    StorageReadOnly,
     UnknownBatch,
     UnknownBundle,
     UnknownJob,
@@ -132,6 +133,14 @@ TABLE: dict[type[Exception], Row] = {
         "storage-full",
         "The disk is full",
         instead="nothing was changed; whoever runs the service has to free some space, for example with `voucher gc`",
+    ),
+    StorageReadOnly: Row(
+        503,
+        "read-only",
+        "Nothing can be changed here now",
+        retry_after_seconds=300,
+        instead="the disk of the collection cannot be written to at the moment; nothing was changed, and plants are "
+        "identified as before. Whoever runs the service has to mend that",
     ),
     ShuttingDown: Row(503, "shutting-down", "The service is stopping", retry_after_seconds=5),
     NotReady: Row(503, "not-ready", "The service is not ready", retry_after_seconds=30),

@@ -144,13 +144,13 @@ class ReadinessProbe:
             free = shutil.disk_usage(self._home.root).free
         except OSError as error:
             return Check("disk", State.WARNING, f"the home cannot be looked at: {error.strerror or error}")
-        if free < LOW_DISK_BYTES:
-            detail = f"{free >> 20} MiB are free below the home: builds and new sheets will fail; run `voucher gc`"
-            return Check("disk", State.WARNING, detail)
         if not os.access(self._home.root, os.W_OK):
             detail = (
                 "nothing can be written to the home: plants are identified; new sheets, builds and batches are "
                 "refused. Mount its disk for writing, or mend the rights of the folder"
             )
+            return Check("disk", State.WARNING, detail)
+        if free < LOW_DISK_BYTES:
+            detail = f"{free >> 20} MiB are free below the home: builds and new sheets will fail; run `voucher gc`"
             return Check("disk", State.WARNING, detail)
         return Check("disk", State.OK)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 _SET_SHOWN = 5
+_IGNORED_SHOWN = 10
 
 
 def answer_lines(answer: Mapping[str, Any]) -> Iterator[str]:
@@ -18,12 +19,23 @@ def answer_lines(answer: Mapping[str, Any]) -> Iterator[str]:
         if number == 1:
             for sheet in candidate["sheets"]:
                 yield f"      vouched for by {_citation(sheet)}"
+    if answer.get("ignored"):
+        yield _ignored_line(answer["ignored"])
     if answer["prediction_set"] is not None:
         yield _set_line(answer["prediction_set"])
     if not answer["calibrated"]:
         yield "The percentages are not calibrated: there were too few photos to learn from."
     yield f"Decided by: {answer['decision']['source']}. {answer['decision']['reason']}"
     yield f"Bundle: {answer['bundle_id']}"
+
+
+def _ignored_line(ignored: Mapping[str, Any]) -> str:
+    count, shown = ignored["count"], ignored["entries"][:_IGNORED_SHOWN]
+    if not count:
+        return "The index holds all that was asked for."
+    more = f" and {count - len(shown):,} more" if count > len(shown) else ""
+    entries = "1 entry" if count == 1 else f"{count:,} entries"
+    return f"Passed over {entries} that the index does not hold: {', '.join(shown)}{more}"
 
 
 def _set_line(found: Mapping[str, Any]) -> str:

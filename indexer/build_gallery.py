@@ -123,6 +123,20 @@ def build(
         return _Build(home, catalogue, compute, asked, cache or BuildCache(), report).run()
 
 
+def served_and_up_to_date(home: Home, catalogue: Catalogue, model_id: str | None = None) -> str | None:
+    """Id of the bundle that is served, if a build for the latest or the named model would make the same; else None.
+
+    Raises `BundleMissing` without a model.
+    """
+    wanted, revision = model_id or latest_model(home), catalogue.revision()
+    for record in list_bundles(home):
+        state = record.catalogue
+        is_present = (state.revision, state.token) == (revision.revision, revision.token)
+        if record.is_active and record.fault is None and record.model_id == wanted and is_present:
+            return record.bundle_id
+    return None
+
+
 class _Build:
     """One build, alone on its home."""
 

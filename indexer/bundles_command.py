@@ -111,12 +111,19 @@ def activate_command(bundle_id: BundleId, home: HomeOption = DEFAULT_HOME, by: B
 
 @bundles_app.command("rollback")
 def rollback_command(home: HomeOption = DEFAULT_HOME, by: ByOption = None) -> None:
-    """Serve the bundle that was served before this one."""
+    """Serve the bundle that was served before this one; a second time leads back. `activate` takes any."""
     where = console.home_of(home)
+    present = active_artifact_id(where)
     previous = previous_artifact_id(where)
     if previous is None:
         raise BundleMissing("no bundle was served before this one; see `voucher bundles list`")
     _activate(where, previous, by)
+    console.output.print(
+        f"The same command again leads back to {present}; for one further back: `voucher bundles list`, then "
+        "`voucher bundles activate`.",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 @bundles_app.command("check")

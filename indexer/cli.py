@@ -150,18 +150,32 @@ def build(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Embed what is new among the sheets and put a new index into service."""
+    """Embed what is new among the sheets and put a new index into service.
+
+    Where nothing has changed since the index that is served was built, that one stays; --from-nothing builds all the
+    same.
+    """
     from indexer.build_gallery import build as run_build
-    from indexer.build_gallery import describe
+    from indexer.build_gallery import describe, served_and_up_to_date
     from indexer.calibrate_gate import gate_kind
     from models.catalogue import Catalogue
 
-    where = console.home_of(home)
+    where, compute = console.home_of(home), _compute(device)
     with Catalogue.open(where) as catalogue, console.progress_bars() as report:
+        if gate is None and activate and not from_nothing:
+            present = served_and_up_to_date(where, catalogue, model)
+            if present is not None:
+                if as_json:
+                    console.show_json({"bundle_id": present, "built": False})
+                else:
+                    console.output.print(
+                        f"Nothing has changed since {present} was built, which stays in service.", markup=False
+                    )
+                return
         built = run_build(
             where,
             catalogue,
-            _compute(device),
+            compute,
             model_id=model,
             gate_kind=gate_kind(gate),
             activate_it=activate,
@@ -171,7 +185,7 @@ def build(
             report=report,
         )
     if as_json:
-        console.show_json(built.to_json())
+        console.show_json({**built.to_json(), "built": True})
     else:
         console.output.print(describe(built), markup=False, soft_wrap=True)
 

@@ -1,5 +1,7 @@
 """`voucher identify`: photos of one plant, or all photos below a folder; here, or by a service."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 SOME_FAILED = 3
 """Exit status when some photos of a folder could not be identified; their rows say why."""
+
+_IGNORED_KEPT = 50
 
 
 def identify_command(
@@ -155,7 +159,7 @@ def _run_folder(folder: Path, out: Path, asked: _Request) -> "Summary":
         from indexer.client import VoucherClient
 
         arguments = {"top_k": asked.top_k, "sheets_per_candidate": 0, **asked.restricted}
-        with VoucherClient(asked.url, asked.key) as client, console.progress_bars() as report:
+        with _asking(asked.url), VoucherClient(asked.url, asked.key) as client, console.progress_bars() as report:
             answer = remote_answers(client, arguments, parallel=asked.parallel)
             return identify_folder(plants, out, answer, asked.options(), report=report)
     from indexer.identify_many import Asked
@@ -167,12 +171,26 @@ def _run_folder(folder: Path, out: Path, asked: _Request) -> "Summary":
         return identify_folder(plants, out, answer, asked.options(), report=report)
 
 
+@contextmanager
+def _asking(url: str) -> Iterator[None]:
+    """Say where a key goes when the service asks for one."""
+    from indexer.client import Forbidden
+    from models.errors import InvalidConfig
+
+    try:
+        yield
+    except Forbidden as error:
+        if error.kind != "key-missing":
+            raise
+        raise InvalidConfig(f"{url} asks for a key: put one into VOUCHER_API_KEY, or give --key") from error
+
+
 def _ask_service(photos: list[Path], url: str, asked: _Request) -> dict[str, Any]:
     from indexer.client import VoucherClient
     from indexer.photo_arguments import check_photos
 
     check_photos(photos)
-    with VoucherClient(url, asked.key) as client:
+    with _asking(url), VoucherClient(url, asked.key) as client:
         arguments: dict[str, Any] = {"top_k": asked.top_k, **asked.restricted}
         answer = client.identify(photos, **arguments)
     return answer.model_dump(mode="json")
@@ -185,14 +203,19 @@ def _ask_here(photos: list[Path], asked: _Request) -> dict[str, Any]:
 
     check_photos(photos)
     identifier = _identifier(asked)
-    answer = identify_files(identifier, photos, top_k=asked.top_k, within=_filter(asked))
+    within = _filter(asked)
+    answer = identify_files(identifier, photos, top_k=asked.top_k, within=within)
     with Catalogue.open(console.home_of(asked.home)) as catalogue:
         if asked.explain is not None:
             from indexer.explain_files import write_explanations
 
             written = write_explanations(identifier, catalogue, photos, answer, asked.explain)
             console.errors.print(f"{len(written)} pictures are in {asked.explain}", markup=False, soft_wrap=True)
-        return answer_to_json(answer, catalogue, identifier.model_id)
+        values = answer_to_json(answer, catalogue, identifier.model_id)
+    if within is not None and within.ignores_unlisted:
+        unlisted = within.unlisted(identifier.species)
+        values["ignored"] = {"count": len(unlisted), "entries": unlisted[:_IGNORED_KEPT]}
+    return values
 
 
 def _identifier(asked: _Request) -> "Identifier":

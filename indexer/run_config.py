@@ -4,7 +4,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from models.errors import InvalidConfig
 
@@ -26,6 +26,12 @@ class BackboneConfig(_Section):
     features: Literal["pooled", "class+dct"] = Field("pooled", description="what the specialist sees")
     dct_frequencies: int = Field(4, ge=1, description="low frequencies of the patch tokens in class+dct")
     arguments: dict[str, Any] = Field(default_factory=dict, description="passed on to timm.create_model")
+
+    @field_validator("weights")
+    @classmethod
+    def _wherever_it_is_read(cls, weights: Path | None) -> Path | None:
+        # A run is looked at and resumed from other folders, too.
+        return None if weights is None else weights.absolute()
 
 
 class HeadsConfig(_Section):

@@ -1,6 +1,7 @@
 """`voucher sheets`: add sheets to the collection, remove them, bring them back, correct a determination."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,11 +9,13 @@ import typer
 
 from indexer import console
 from indexer.options import DEFAULT_HOME, ByOption, HomeOption, JsonOption, who
-from models.errors import InvalidDataset, InvalidSheetDetails
+from models.errors import InvalidDataset, InvalidImage, InvalidSheetDetails, SheetConflict, UnknownSpecies
+from models.species_names import species_meant
 from models.specimens import Sheet, Specimen
 from models.taxonomy import SpeciesId
 
 if TYPE_CHECKING:
+    from models.catalogue import Catalogue
     from models.curation import Curator, NewSpecies
 
 sheets_app = typer.Typer(no_args_is_help=True, help="Sheets of the collection: add, remove, restore, move, list.")
@@ -23,7 +26,9 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff"})
 NEXT = "`voucher build` puts this into service."
 
 SheetIds = Annotated[list[str], typer.Argument(metavar="ID...", help="As `voucher sheets list` shows them.")]
-SpeciesOption = Annotated[str | None, typer.Option("--species", help="Identifier in the catalogue.")]
+SpeciesOption = Annotated[
+    str | None, typer.Option("--species", help="Identifier or name, as `voucher species` shows them.")
+]
 NewSpeciesOption = Annotated[str | None, typer.Option("--new-species", help="Scientific name of one to be entered.")]
 SpeciesIdOption = Annotated[str | None, typer.Option("--species-id", help="Of the new one; none: made from the name.")]
 GenusOption = Annotated[str | None, typer.Option(help="Of the new species.")]
@@ -62,11 +67,11 @@ def add_command(
     from models.catalogue import Catalogue
     from models.curation import Curator, NewSheet, Outcome
 
-    wanted = _species(species, new_species, species_id, genus, family)
-    specimen = Specimen(institution, collection, catalog_number)
-    new = [NewSheet(path, wanted, specimen, license, rights_holder, source_path=path.name) for path in _images(paths)]
+    specimen, images = Specimen(institution, collection, catalog_number), list(_images(paths))
     with Catalogue.open(console.home_of(home)) as catalogue:
-        with console.progress_bars() as report:
+        wanted = _in_catalogue(catalogue, _species(species, new_species, species_id, genus, family))
+        new = [NewSheet(path, wanted, specimen, license, rights_holder, source_path=path.name) for path in images]
+        with console.progress_bars() as report, _naming(images):
             added = Curator(catalogue, who(by)).add(new, on_progress=of_stage(report, "storing images"))
         revision = catalogue.revision().revision
     if as_json:
@@ -90,7 +95,7 @@ def remove_command(
     sheet_ids: SheetIds, home: HomeOption = DEFAULT_HOME, by: ByOption = None, as_json: JsonOption = False
 ) -> None:
     """Take sheets out of the collection; until `voucher gc` has deleted their images this can be undone."""
-    _change(home, by, as_json, lambda curator: curator.remove(sheet_ids))
+    _change(home, by, as_json, lambda _, curator: curator.remove(sheet_ids))
 
 
 @sheets_app.command("restore")
@@ -98,7 +103,7 @@ def restore_command(
     sheet_ids: SheetIds, home: HomeOption = DEFAULT_HOME, by: ByOption = None, as_json: JsonOption = False
 ) -> None:
     """Bring removed sheets back."""
-    _change(home, by, as_json, lambda curator: curator.restore(sheet_ids))
+    _change(home, by, as_json, lambda _, curator: curator.restore(sheet_ids))
 
 
 @sheets_app.command("move")
@@ -114,8 +119,8 @@ def move_command(
     as_json: JsonOption = False,
 ) -> None:
     """Correct a determination: all sheets of the specimen move to another species."""
-    wanted = _species(species, new_species, species_id, genus, family)
-    _change(home, by, as_json, lambda curator: curator.move(sheet_id, wanted))
+    told = _species(species, new_species, species_id, genus, family)
+    _change(home, by, as_json, lambda catalogue, curator: curator.move(sheet_id, _in_catalogue(catalogue, told)))
 
 
 @sheets_app.command("list")
@@ -131,7 +136,7 @@ def list_command(
     from models.catalogue import Catalogue
 
     with Catalogue.open(console.home_of(home)) as catalogue:
-        wanted = None if species is None else catalogue.get_species(SpeciesId(species)).species_id
+        wanted = None if species is None else _known(catalogue, species)
         found = catalogue.sheets_page(wanted, limit=limit + 1, after=after, removed=removed)
     shown, more = found[:limit], len(found) > limit
     if as_json:
@@ -164,12 +169,47 @@ def _species(
     from models.curation import NewSpecies
 
     if (species is None) == (new_species is None):
-        raise InvalidSheetDetails("say of which species: --species with its identifier, or --new-species with its name")
+        raise InvalidSheetDetails(
+            "say of which species: either --species with its identifier or name, or --new-species with the name of one "
+            "to be entered"
+        )
     if new_species is not None:
         return NewSpecies(new_species, genus, family, species_id)
     if species_id is not None or genus is not None or family is not None:
         raise InvalidSheetDetails("--species-id, --genus and --family describe a new species; name it by --new-species")
     return SpeciesId(species or "")
+
+
+def _in_catalogue(catalogue: "Catalogue", told: "SpeciesId | NewSpecies") -> "SpeciesId | NewSpecies":
+    """Of a species that is not new, its identifier. Raises `UnknownSpecies`."""
+    return _known(catalogue, told) if isinstance(told, str) else told
+
+
+def _known(catalogue: "Catalogue", text: str) -> SpeciesId:
+    species = catalogue.species()
+    present = {each.species_id for each in species}
+    found = [SpeciesId(key) for key in species_meant([text], species) if key in present]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UnknownSpecies(
+            f"{text!r} is the name of several species: {', '.join(sorted(found))}; give the identifier"
+        )
+    raise UnknownSpecies(
+        f"species {text!r} is not in the catalogue; `voucher species` lists what is, and --new-species enters another"
+    )
+
+
+@contextmanager
+def _naming(images: Sequence[Path]) -> Iterator[None]:
+    """Have errors name the file; to the library they are sheets with a number, since clients' names are private."""
+    try:
+        yield
+    except (InvalidImage, InvalidSheetDetails, SheetConflict) as error:
+        number, colon, rest = str(error).removeprefix("sheet ").partition(": ")
+        if not colon or not number.isdecimal() or not 0 < int(number) <= len(images):
+            raise
+        raise type(error)(f"{images[int(number) - 1]}: {rest}; nothing was added") from error
 
 
 def _images(paths: Sequence[Path]) -> Iterator[Path]:
@@ -184,14 +224,16 @@ def _images(paths: Sequence[Path]) -> Iterator[Path]:
         yield from images
 
 
-def _change(home: Path, by: str | None, as_json: bool, change: "Callable[[Curator], tuple[Sheet, ...]]") -> None:
+def _change(
+    home: Path, by: str | None, as_json: bool, change: "Callable[[Catalogue, Curator], tuple[Sheet, ...]]"
+) -> None:
     """Make a change and show the sheets as they are now."""
     from models.catalogue import Catalogue
     from models.curation import Curator
 
     with Catalogue.open(console.home_of(home)) as catalogue:
         before = catalogue.revision()
-        sheets = change(Curator(catalogue, who(by)))
+        sheets = change(catalogue, Curator(catalogue, who(by)))
         after = catalogue.revision()
     if as_json:
         console.show_json({"sheets": [sheet_to_json(sheet) for sheet in sheets], "revision": after.revision})

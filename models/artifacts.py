@@ -16,14 +16,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from models.durable import (
-    is_full,
     remove_stale_staging,
     replace_file,
     staging_folder,
+    storage_error,
     sync_file,
     sync_folder,
 )
-from models.errors import BundleCorrupt, BundleError, BundleMissing, StorageFull
+from models.errors import BundleCorrupt, BundleError, BundleMissing
 from models.home import Home
 from models.manifest import (
     FORMAT_VERSION,
@@ -166,8 +166,8 @@ def activate(home: Home, artifact_id: str, *, by: str = "") -> None:
     try:
         replace_file(home.active_pointer, json.dumps(pointer).encode())
     except OSError as error:
-        if is_full(error):
-            raise StorageFull(f"the disk is full: {artifact_id} was not put into service; free some space") from error
+        if (refused := storage_error(error, f"{artifact_id} was not put into service")) is not None:
+            raise refused from error
         raise BundleError(f"{artifact_id} cannot be put into service: {error}; check the permissions") from error
 
 

@@ -8,8 +8,7 @@ from contextlib import suppress
 from typing import Any, Self
 
 from models.batches import Batch, BatchProgress, while_it_is_there
-from models.durable import is_full
-from models.errors import StorageFull
+from models.durable import storage_error
 
 
 class ResultFile:
@@ -59,6 +58,6 @@ class ResultFile:
                 view = view[os.write(self._file, view) :]
             os.fsync(self._file)
         except OSError as error:
-            if is_full(error):
-                raise StorageFull("the disk is full: the results cannot be written; free some space") from error
+            if (refused := storage_error(error, "the results cannot be written")) is not None:
+                raise refused from error
             raise

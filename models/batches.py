@@ -19,8 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from models.candidate_filter import CandidateFilter
-from models.durable import is_full, remove_stale_staging, replace_file, staging_folder, staging_path, sync_folder
-from models.errors import CatalogueError, StorageFull, UnknownBatch
+from models.durable import (
+    remove_stale_staging,
+    replace_file,
+    staging_folder,
+    staging_path,
+    storage_error,
+    sync_folder,
+)
+from models.errors import CatalogueError, UnknownBatch
 from models.home import Home
 
 _BATCH_ID = re.compile(r"batch-[0-9]{8}-[0-9]{6}-[0-9a-f]{16}")
@@ -163,8 +170,8 @@ class BatchDraft:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            if is_full(error):
-                raise StorageFull("the disk is full: the batch was not stored; try again later") from error
+            if (refused := storage_error(error, "the batch was not stored")) is not None:
+                raise refused from error
             raise
         self.photo_count += 1
         self.stored_bytes += len(content)
@@ -261,8 +268,8 @@ class BatchStore:
             draft.folder.rename(self.root / batch_id)
             sync_folder(self.root)
         except OSError as error:
-            if is_full(error):
-                raise StorageFull("the disk is full: the batch was not stored; try again later") from error
+            if (refused := storage_error(error, "the batch was not stored")) is not None:
+                raise refused from error
             raise CatalogueError(f"a batch cannot be written below {self.root}: {error.strerror or error}") from error
         return Batch(batch_id, self.root / batch_id, created, options, tuple(draft.plants))
 

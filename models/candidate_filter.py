@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from models.errors import InvalidCandidateFilter
 from models.plain_text import comparable
-from models.scientific_name import split_scientific_name
+from models.species_names import species_meant
 from models.taxonomy import Species
 
 _MOST_NAMED = 10
@@ -86,7 +86,7 @@ class CandidateFilter:
     def _fields(self, species: Sequence[Species]) -> Iterator[tuple[str, dict[str, str], list[str]]]:
         """Of each field that is given its word, its entries as they are compared, and what each species has there."""
         if self.species_ids:
-            yield "species_ids", _by_id(self.species_ids, species), [each.species_id for each in species]
+            yield "species_ids", species_meant(self.species_ids, species), [each.species_id for each in species]
         for word, entries, own in (("genera", self.genera, _own_genus), ("families", self.families, _own_family)):
             if entries:
                 yield word, {comparable(entry): entry for entry in entries}, [own(each) for each in species]
@@ -102,42 +102,6 @@ class CandidateFilter:
             "families": sorted(self.families),
             "ignores_unlisted": self.ignores_unlisted,
         }
-
-
-def _by_id(entries: Iterable[str], species: Sequence[Species]) -> dict[str, str]:
-    """Each entry under the identifiers of the species that it means, and under itself when it means none."""
-    known = {each.species_id for each in species}
-    wanted = {entry: entry for entry in entries if entry in known}
-    names: dict[str, list[str]] = {}
-    for entry in entries:
-        if entry not in known:
-            names.setdefault(_name(entry), []).append(entry)
-    beginnings = {_beginning(name) for name in names}
-    meant: set[str] = set()
-    for each in species if names else ():
-        # Names are read in full only where they may be meant: a flora has hundreds of thousands.
-        if _beginning(each.scientific_name) in beginnings and (name := _name(each.scientific_name)) in names:
-            meant.add(name)
-            wanted.setdefault(each.species_id, names[name][0])
-    for name in names.keys() - meant:
-        wanted.update((entry, entry) for entry in names[name])
-    return wanted
-
-
-def _name(text: str) -> str:
-    """The name without its authors, as names are compared; lists have them in capitals, too."""
-    found = split_scientific_name(text)
-    words = text.split()
-    if len(found.without_author.split()) < 2 <= len(words) or found.genus is None:
-        found = split_scientific_name(
-            " ".join([*(w.capitalize() for w in words[:1]), *map(str.lower, words[1:2]), *words[2:]])
-        )
-    return comparable(found.without_author)
-
-
-def _beginning(name: str) -> str:
-    words = name.lstrip("×+ ").split(maxsplit=1)
-    return words[0].casefold() if words else ""
 
 
 def _own_genus(species: Species) -> str:

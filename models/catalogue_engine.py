@@ -11,7 +11,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
 from models.database_url import database_name
-from models.errors import CatalogueBusy, CatalogueError, StorageFull
+from models.errors import CatalogueBusy, CatalogueError, StorageFull, StorageReadOnly
 
 _WAIT_FOR_LOCKS_SECONDS = 30.0
 _CONNECT_SECONDS = 10
@@ -60,7 +60,7 @@ def catalogue_error(url: URL, error: SQLAlchemyError) -> CatalogueError | Storag
         )
     where = f"the catalogue {name} cannot be read or written: {' '.join(str(cause).split())}"
     if _sqlite_code(cause) == sqlite3.SQLITE_READONLY:
-        return CatalogueError(
+        return StorageReadOnly(
             f"the catalogue {name} can be read but not changed, and nothing was: its folder or its disk may not be "
             "written to. Identification does not need that; for changes mount the disk for writing, or mend the "
             "rights of the folder"

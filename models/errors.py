@@ -23,7 +23,8 @@
     ├── JobQueueError           the queue of jobs cannot be read or written
     ├── JobCancelled            somebody cancelled the work that is being done
     ├── CatalogueError          the catalogue cannot be read or written
-    │   └── CatalogueBusy       another change of it takes long; try again later
+    │   ├── CatalogueBusy       another change of it takes long; try again later
+    │   └── StorageReadOnly     the home, or its database, may not be written to
     ├── StorageFull             the disk has no room for what was to be written
     ├── DeviceUnavailable       the device that was asked for is not there
     ├── BundleError             an artifact cannot be served
@@ -135,6 +136,10 @@ class CatalogueBusy(CatalogueError):
 
 class StorageFull(VoucherError):
     """The disk has no room for what was to be written; nothing was changed."""
+
+
+class StorageReadOnly(CatalogueError):
+    """Nothing can be written to the home, as on a disk that is mounted for reading; nothing was changed."""
 
 
 class DeviceUnavailable(VoucherError):

@@ -15,8 +15,8 @@ from pathlib import Path
 from PIL import Image as PillowImage
 
 from models.decoding import decode_clean, decode_image, read_source, upright_size
-from models.durable import is_full, make_folder, sync_folder
-from models.errors import CatalogueError, StorageFull
+from models.durable import make_folder, storage_error, sync_folder
+from models.errors import CatalogueError
 from models.metadata_removal import CleanFile, ImageFormat, remove_metadata
 from models.specimens import Image
 
@@ -163,10 +163,8 @@ class ImageStore:
                 temporary.unlink(missing_ok=True)
             sync_folder(path.parent)
         except OSError as error:
-            if is_full(error):
-                raise StorageFull(
-                    "the disk is full: the image was not stored; free some space, for example with `voucher gc`"
-                ) from error
+            if (refused := storage_error(error, "the image was not stored")) is not None:
+                raise refused from error
             raise CatalogueError(
                 f"an image cannot be written below {self.root}: {error.strerror or error}; "
                 "check the free space and the permissions of the home folder"

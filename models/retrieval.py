@@ -251,5 +251,7 @@ class Identification:
 
 
 def _in_percent(probability: float) -> str:
-    # Rounded down: a "100 %" beside another species with a probability would read as certainty.
-    return f"{int(100 * probability + 1e-6)} %"
+    """In whole percent as they are shown elsewhere; only certainty is 100 %, only the impossible 0 %."""
+    if 0.995 <= probability < 1.0 - 1e-9:
+        return "more than 99 %"
+    return "less than 1 %" if 0.0 < probability < 0.005 else f"{100 * probability:.0f} %"

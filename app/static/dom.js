@@ -36,6 +36,7 @@ const percentFormat = new Intl.NumberFormat(undefined, { style: "percent", maxim
 /** 0.623 → “62 %”; what is above nothing never reads as nothing. */
 export function percent(fraction) {
   if (fraction > 0 && fraction < 0.01) return `< ${percentFormat.format(0.01)}`;
+  if (fraction >= 0.995 && fraction < 1 - 1e-9) return `> ${percentFormat.format(0.99)}`;
   return percentFormat.format(fraction);
 }
 

@@ -45,6 +45,7 @@ from app.refusals import (
 )
 from app.serve import build_server
 from app.settings import Settings
+from models import catalogue_engine
 from models.api_keys import NewKey, Scope
 from models.api_keys_store import KeyStore
 from models.catalogue import Catalogue
@@ -64,6 +65,7 @@ from models.errors import (
     SheetConflict,
     SpeciesConflict,
     StorageFull,
+    StorageReadOnly,
     UnknownBatch,
     UnknownBundle,
     UnknownJob,
@@ -237,7 +239,19 @@ def on_a_full_disk(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> int:
     return add(rig, new_picture(), at=service, species_id=species)
 
 
-def while_another_writes(rig: Rig) -> int:
+def on_a_read_only_disk(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> int:
+    def read_only(*arguments: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    service = rig.service()
+    species = species_of(rig)
+    monkeypatch.setattr("models.image_store.os.fsync", read_only)
+    return add(rig, new_picture(), at=service, species_id=species)
+
+
+def while_another_writes(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> int:
+    connect = catalogue_engine._connect_sqlite
+    monkeypatch.setattr(catalogue_engine, "_connect_sqlite", lambda file, seconds: connect(file, min(seconds, 0.5)))
     service = rig.service()
     with closing(sqlite3.connect(rig.home.catalogue_file)) as writer:
         writer.execute("BEGIN IMMEDIATE")
@@ -296,7 +310,6 @@ WAYS: dict[type[Exception], Callable[[Rig], int]] = {
         .status_code
     ),
     InvalidSheetDetails: lambda rig: add(rig, new_picture(), species_id=species_of(rig), license="a\x07b"),
-    CatalogueBusy: while_another_writes,
     MalformedRequest: lambda rig: rig.service().post(URL, content=b"--b\r\n", headers=FORM).status_code,
     UnknownSpecies: lambda rig: rig.service().get("/v1/species/none").status_code,
     UnknownSheet: lambda rig: rig.service().get("/v1/sheets/none/image").status_code,
@@ -321,6 +334,8 @@ WAYS: dict[type[Exception], Callable[[Rig], int]] = {
 
 BREAKING: dict[type[Exception], Callable[[Rig, pytest.MonkeyPatch], int]] = {
     StorageFull: on_a_full_disk,
+    StorageReadOnly: on_a_read_only_disk,
+    CatalogueBusy: while_another_writes,
     JobQueueError: without_a_queue,
 }
 

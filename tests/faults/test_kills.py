@@ -9,13 +9,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx2 as httpx
 import numpy as np
 import pytest
-from fault_processes import Processes
+from fault_processes import Processes, species_of, wait_until_it_answers
 from tests_support import picture_bytes
 
 from models.artifacts import INDEX_KIND, active_artifact_id, list_artifacts, list_incomplete, read
@@ -123,18 +123,6 @@ class Traffic:
         self._note("activate", client.post(f"/v1/bundles/{chosen}/activate"))
 
 
-def wait_until_it_answers(address: str, path: str = "/readyz") -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            if httpx.get(f"{address}{path}").status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        assert time.monotonic() < deadline, "the service never came back"
-        time.sleep(0.05)
-
-
 def wait_for_all_jobs(home: Home) -> None:
     with JobQueue(home) as jobs:
         deadline = time.monotonic() + 120
@@ -177,11 +165,6 @@ def build_once_more(home: Home) -> None:
         assert sorted(table["sheet_id"].to_pylist()) == sorted(s.sheet_id for s in catalogue.sheets())
 
 
-def species_of(home: Home) -> list[str]:
-    with Catalogue.open(home) as catalogue:
-        return [s.species_id for s in catalogue.species()]
-
-
 def test_kills_at_random_moments_lose_nothing_and_tear_nothing(living_home: Home, tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     with Processes(living_home.root, tmp_path / "log", living_home.database_url) as processes:
@@ -210,20 +193,6 @@ def test_kills_at_random_moments_lose_nothing_and_tear_nothing(living_home: Home
     assert len(set(traffic.answering)) > 1 or KILLS < 50
     bundles = len(list_bundles(living_home))
     sys.stdout.write(f"{KILLS} kills, answers {counts}, {len(traffic.added)} sheets added, {bundles} bundles\n")
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 20 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if mounted.returncode != 0:
-        pytest.skip("needs the right to mount a file system")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def test_a_full_disk_loses_nothing_and_the_last_good_bundle_answers(
@@ -265,23 +234,6 @@ def test_a_full_disk_loses_nothing_and_the_last_good_bundle_answers(
     words = next(text for path, status, text in traffic.statuses if status == 507)
     assert "full" in words
     sys.stdout.write(f"{len(traffic.added)} sheets acknowledged, {traffic.count('add', 507)} refused on a full disk\n")
-
-
-def test_a_read_only_home_goes_on_answering(tiny_home: Home, small_disk: Path, tmp_path: Path) -> None:
-    shutil.copytree(tiny_home.root, small_disk / "home")
-    # Not asked for keys, nor for its readiness: a database that is open keeps the system from changing the disk.
-    with Processes(small_disk / "home", tmp_path / "log", access="open") as processes:
-        processes.start("server")
-        wait_until_it_answers(processes.address, "/healthz")
-        species = species_of(Home(small_disk / "home"))[0]
-        subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-        photo = {"photos": ("x", picture_bytes(1))}
-        assert httpx.post(f"{processes.address}/v1/identifications", files=photo).status_code == 200
-        refused = httpx.post(
-            f"{processes.address}/v1/sheets", files={"images": ("x", picture_bytes(2))}, data={"species_id": species}
-        )
-        assert refused.status_code in (500, 507)
-        assert httpx.post(f"{processes.address}/v1/identifications", files=photo).status_code == 200
 
 
 def test_a_corrupt_bundle_is_never_served(tiny_home: Home, tmp_path: Path) -> None:

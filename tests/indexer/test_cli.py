@@ -76,7 +76,8 @@ def test_the_whole_path_by_its_commands(tiny_flora: Path, tmp_path: Path) -> Non
     ("command", "words"),
     [
         (["import"], ["added", "already in the catalogue", "species: sheets / field photos"]),
-        (["build", "--device", "cpu"], ["24 sheets of 6 species", "gate"]),
+        (["build", "--device", "cpu"], ["Nothing has changed since index-", "stays in service"]),
+        (["build", "--device", "cpu", "--from-nothing"], ["24 sheets of 6 species", "gate"]),
         (["evaluate", "--device", "cpu"], ["specialist", "herbarium_only (n=4)", "Plots"]),
         (["identify", "--device", "cpu"], ["1. ", "vouched for by", "Decided by"]),
     ],

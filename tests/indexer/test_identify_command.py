@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 from indexer import cli
 from models.catalogue import Catalogue
+from models.errors import InvalidConfig
 from models.home import Home
 from models.identifier import Identifier
 
@@ -81,6 +82,21 @@ def test_a_folder_becomes_a_table_and_a_second_run_adds_nothing(
     again = identify(folder, *options)
     assert json.loads(again.stdout) == {"rows": 5, "failed": 1, "earlier": 5}
     assert out.read_bytes() == before
+
+
+def test_rows_that_were_asked_for_otherwise_do_not_mix(trained_home: Home, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "rows.csv"
+    options = ("--home", trained_home.root, "--device", "cpu", "--out", out)
+    identify(folder, *options, "--top-k", "2")
+    before = out.read_bytes()
+    other = identify(folder, *options, "--top-k", "3", "--ignore-unlisted")
+    assert isinstance(other.exception, InvalidConfig)
+    assert "--top-k was 2, is 3" in str(other.exception)
+    assert "--ignore-unlisted was False, is True" in str(other.exception)
+    assert out.read_bytes() == before
+    out.unlink()
+    assert identify(folder, *options, "--top-k", "3").exit_code == 3
+    assert identify(folder, *options, "--top-k", "3").exit_code == 3
 
 
 def test_rows_are_the_answers_of_the_single_photos(trained_home: Home, folder: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ def test_options_win_over_the_file_and_absent_ones_do_not(tmp_path: Path) -> Non
     path.write_text("seed = 4\n[optimizer]\nepochs = 9\nlearning_rate = 5e-5\n")
     config = RunConfig.read(path, {"optimizer.epochs": 2, "seed": None, "backbone.weights": Path("w.pth")})
     assert (config.seed, config.optimizer.epochs, config.optimizer.learning_rate) == (4, 2, 5e-5)
-    assert config.backbone.weights == Path("w.pth")
+    assert config.backbone.weights == Path("w.pth").absolute()
     assert RunConfig.model_validate(config.to_json()) == config
 
 

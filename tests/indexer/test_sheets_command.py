@@ -123,7 +123,7 @@ def test_options_that_contradict_each_other_are_refused(home: Home, pictures: Pa
 
 def test_expected_errors_change_nothing(home: Home, pictures: Path, tmp_path: Path) -> None:
     sheets(home, "add", pictures / "0.png", "--species", "rose")
-    with pytest.raises(SheetConflict, match="sheet 1"):
+    with pytest.raises(SheetConflict, match=r"0\.png: .*nothing was added"):
         sheets(home, "add", pictures, "--species", "mint")
     with pytest.raises(UnknownSheet):
         sheets(home, "remove", "nothing")

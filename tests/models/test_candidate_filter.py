@@ -165,3 +165,46 @@ def test_an_answer_says_when_what_was_left_out_fits_better(outside: float | None
     decision = GateDecision(DecisionSource.FUSION, "Both agree.", {})
     answer = Identification((), decision, "bundle", 1, probability_outside=outside)
     assert ("those that were not allowed have 97 % of the probability" in answer.summary) is doubts
+
+
+NAMED = (
+    Species(SpeciesId("1"), "Viola alba Besser", "Viola", "Violaceae"),
+    Species(SpeciesId("2"), "Viola odorata L.", "Viola", "Violaceae"),
+    Species(SpeciesId("3"), "Viola alba subsp. dehnhardtii (Ten.) W.Becker", "Viola", "Violaceae"),
+    Species(SpeciesId("4"), "×Violacea nova Auct.", "Violacea", "Violaceae"),
+    Species(SpeciesId("5"), "Viola odorata Bourg. ex Boiss.", "Viola", "Violaceae"),
+)
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ("Viola alba", [0]),
+        ("viola  ALBA", [0]),
+        ("VIOLA ALBA BESSER", [0]),
+        ("Viola alba Besser", [0]),
+        ("Viola alba subsp. dehnhardtii", [2]),
+        ("× Violacea nova", [3]),
+        ("Violacea nova", []),
+        ("Viola odorata", [1, 4]),
+        ("Viola", []),
+        ("2", [1]),
+    ],
+)
+def test_species_are_given_by_their_names_too(entry: str, expected: list[int]) -> None:
+    asked = CandidateFilter.of(species_ids=[entry], ignores_unlisted=True)
+    assert asked is not None
+    assert asked.unlisted(NAMED) == ([] if expected else [entry])
+    if expected:
+        assert asked.positions(NAMED).tolist() == expected
+    else:
+        with pytest.raises(InvalidCandidateFilter, match="is among the species_ids"):
+            asked.positions(NAMED)
+
+
+def test_names_and_identifiers_mix() -> None:
+    asked = CandidateFilter.of(species_ids=["Viola alba", "1", "2", "Rosa canina", "rosa canina L."])
+    assert asked is not None
+    with pytest.raises(InvalidCandidateFilter, match="'Rosa canina', 'rosa canina L\\.'"):
+        asked.positions(NAMED)
+    assert asked.unlisted(NAMED) == ["Rosa canina", "rosa canina L."]

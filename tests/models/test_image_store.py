@@ -15,7 +15,7 @@ from PIL import Image
 
 from models import image_store
 from models.decoding import decode_image
-from models.errors import CatalogueError, ImageTooLarge, StorageFull, UnreadableImage, VoucherError
+from models.errors import CatalogueError, ImageTooLarge, StorageFull, StorageReadOnly, UnreadableImage, VoucherError
 from models.image_store import ImageStore
 
 
@@ -130,7 +130,8 @@ def test_minimum_side_is_passed_on(tmp_path: Path) -> None:
     ("fault", "raised", "words"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), StorageFull, "free some space"),
-        (OSError(errno.EROFS, "Read-only file system"), CatalogueError, "Read-only file system; check"),
+        (OSError(errno.EROFS, "Read-only file system"), StorageReadOnly, "Read-only file system"),
+        (OSError(errno.EIO, "Input/output error"), CatalogueError, "Input/output error; check"),
     ],
 )
 def test_full_or_forbidden_disk_is_told_and_leaves_no_remains(

@@ -14,7 +14,7 @@ VIOLA = Candidate(Species(SpeciesId("a"), "Viola alba Besser", "Viola", "Violace
             RollUp(TaxonRank.SPECIES, "Viola alba Besser", 0.999, 1),
             None,
             Outcome.SPECIES,
-            "Viola alba Besser (99 %).",
+            "Viola alba Besser (more than 99 %).",
         ),
         (
             RollUp(TaxonRank.GENUS, "Viola", 0.92, 5),

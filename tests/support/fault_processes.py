@@ -15,6 +15,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import httpx2 as httpx
+
+from models.catalogue import Catalogue
+from models.home import Home
+
 PARENT = """
 import os, signal, sys
 from pathlib import Path
@@ -111,3 +116,22 @@ class Processes:
                 return
             time.sleep(0.005)
         raise AssertionError(f"process {pid} outlived a kill")
+
+
+def wait_until_it_answers(address: str, path: str = "/readyz") -> None:
+    """Returns when the service does, and fails after a minute."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            if httpx.get(f"{address}{path}").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        assert time.monotonic() < deadline, "the service never came back"
+        time.sleep(0.05)
+
+
+def species_of(home: Home) -> list[str]:
+    """Identifiers of all species of a home."""
+    with Catalogue.open(home) as catalogue:
+        return [s.species_id for s in catalogue.species()]
