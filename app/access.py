@@ -102,9 +102,10 @@ async def _check(connection: HTTPConnection, scopes: frozenset[Scope], identific
     note = note_of(connection.scope)
     offer = offer_of(connection)
     if offer is None:
+        is_compatible = connection.url.path.startswith(COMPATIBLE)
         raise KeyMissing(
             "this needs an API key, and the request shows none: send it in the header “Authorization: Bearer KEY” or "
-            "“X-API-Key”, or sign in on the page"
+            f"“X-API-Key”, {'or in the parameter “api-key”' if is_compatible else 'or sign in on the page'}"
         )
     key = await verified(connection, offer)
     if not key.scopes & scopes:

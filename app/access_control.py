@@ -20,6 +20,7 @@ from models.api_keys_store import KeyStore
 from models.api_keys_usage import Charge
 from models.catalogue_database import catalogue_exists
 from models.errors import CatalogueError, InvalidConfig, StorageFull
+from models.home import Home
 
 logger = logging.getLogger(__name__)
 
@@ -230,9 +231,22 @@ def _of_the_minute(rate: Rate) -> Quota:
     return Quota(rate.per_minute, rate.remaining, rate.resets_in_seconds)
 
 
+def count_keys(home: Home) -> int:
+    """Keys that open something now. Raises `CatalogueError` and `StorageFull`."""
+    if not catalogue_exists(home):
+        return 0
+    with KeyStore.open(home) as store:
+        return sum(key.state() is KeyState.ACTIVE for key in store.all_keys())
+
+
 def check_start(settings: Settings) -> None:
     """Raises `InvalidConfig` where others could reach a service that nobody has a key of; nothing is left open by
     oversight."""
+    home = home_of(settings)
+    if settings.access == "keys" and is_loopback(settings.host):
+        if count_keys(home) == 0:
+            logger.warning("VOUCHER_ACCESS=keys, and there is no key that opens anything: %s", HOW_TO_MAKE)
+        return
     if settings.access == "open":
         if not is_loopback(settings.host):
             logger.warning(
@@ -241,7 +255,6 @@ def check_start(settings: Settings) -> None:
         return
     if is_loopback(settings.host):
         return
-    home = home_of(settings)
     exist = False
     if catalogue_exists(home):
         with KeyStore.open(home) as store:

@@ -165,6 +165,9 @@ class BatchAssembler(FormAssembler):
         else:
             super()._begin_part(file_name)
 
+    def _known_fields(self) -> str:
+        return f"{ARCHIVE_FIELD} (a ZIP) or {super()._known_fields()}"
+
     def _on_part_data(self, chunk: bytes, start: int, end: int) -> None:
         if self._field_name == ARCHIVE_FIELD:
             self._share.take(end - start)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from models.errors import VoucherError
+from models.errors import InvalidConfig, VoucherError
 
 AUTO_BUILD_SECONDS = 60.0
 
@@ -43,6 +43,11 @@ def serve_command(
 
     try:
         settings = load_settings(home=home, host=host, port=port, device=device, worker=worker, workers=workers)
+        if not settings.home.is_dir() and settings.database_url is None:
+            raise InvalidConfig(
+                f"the home {settings.home} does not exist: name the right one with --home or VOUCHER_HOME, or begin "
+                "one with `voucher import`"
+            )
         if auto and settings.auto_build_seconds is None:
             settings = settings.model_copy(update={"auto_build_seconds": AUTO_BUILD_SECONDS})
         if listening is None and settings.workers > 1:

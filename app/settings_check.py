@@ -8,7 +8,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from app.settings import PREFIX, Settings, load_settings
+from app.settings import PREFIX, Settings, home_of, load_settings
 from app.this_machine import is_loopback
 from app.tracing import wants_traces
 from models.errors import VoucherError
@@ -34,10 +34,11 @@ def check_settings(home: Path, environment: Mapping[str, str]) -> Iterator[Findi
 
 
 def _keys(settings: Settings) -> Iterator[Finding]:
-    from app.access_control import check_start
+    from app.access_control import check_start, count_keys
 
     try:
         check_start(settings)
+        count = count_keys(home_of(settings))
     except VoucherError as error:
         remedy = "make a key with `voucher keys create --name NAME`, or listen on 127.0.0.1"
         yield Finding.fault("keys", str(error), remedy=remedy)
@@ -47,7 +48,13 @@ def _keys(settings: Settings) -> Iterator[Finding]:
         what = f"none are asked for, and the service listens for other machines (on {settings.host})"
         yield Finding.warning("keys", what, remedy=remedy)
     else:
-        yield Finding.ok("keys", f"access {settings.access}, listening on {settings.host}")
+        keys = "1 key opens something" if count == 1 else f"{count:,} keys open something"
+        found = f"access {settings.access}, listening on {settings.host}, {keys}"
+        if settings.access == "keys" and count == 0:
+            remedy = "make a key with `voucher keys create --name NAME`"
+            yield Finding.warning("keys", f"{found}: every request is refused", remedy=remedy)
+        else:
+            yield Finding.ok("keys", found)
 
 
 def _metrics(settings: Settings) -> Iterator[Finding]:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:  # not there at run time
     from python_multipart.multipart import MultipartCallbacks
 
 MAX_TEXT_PARTS = 40
+
+_FIELD_NAME_SHOWN = 40
 MAX_BOUNDARY_BYTES = 70
 """RFC 2046, section 5.1.1."""
 
@@ -221,12 +223,15 @@ class FormAssembler:
             if len(self.form.files) == shape.max_files:
                 raise UnacceptableForm(f"expected at most {shape.max_files} {shape.files_words}, found more")
         elif self._field_name not in shape.text_fields:
-            known = ", ".join(shape.text_fields)
-            raise UnacceptableForm(f"unknown form field; expected {shape.file_field} (files), {known}")
+            named = ascii(self._field_name[:_FIELD_NAME_SHOWN])
+            raise UnacceptableForm(f"unknown form field {named}; expected {self._known_fields()}")
         else:
             self._text_parts += 1
             if self._text_parts > MAX_TEXT_PARTS:
                 raise UnacceptableForm(f"expected at most {MAX_TEXT_PARTS} fields beside the {shape.file_word}s")
+
+    def _known_fields(self) -> str:
+        return ", ".join([f"{self._shape.file_field} (files)", *self._shape.text_fields])
 
     def _on_part_data(self, chunk: bytes, start: int, end: int) -> None:
         size = len(self._part) + end - start

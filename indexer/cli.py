@@ -50,7 +50,7 @@ def import_command(
     with console.progress_bars() as report:
         result = import_dataset(
             path,
-            console.home_of(home),
+            console.home_of(home, may_be_new=True),
             layout=layout,
             on_conflict="skip" if on_conflict == "skip" else "error",
             on_progress=of_stage(report, "checking images"),

@@ -26,6 +26,7 @@ from rich.table import Table
 from rich.text import Text
 
 from indexer.progress import Pace, Report
+from models.errors import InvalidConfig
 from models.home import Home
 
 DATABASE_VARIABLE = "VOUCHER_DATABASE_URL"
@@ -35,12 +36,20 @@ output = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 """A file or a pipe has no width: tables for it are not squeezed into that of a narrow terminal."""
 
 
-def home_of(root: Path) -> Home:
-    """The home at `root`, with the database that the environment names, if any. Raises `InvalidConfig`.
+def home_of(root: Path, *, may_be_new: bool = False) -> Home:
+    """The home at `root`, with the database that the environment names, if any.
 
-    An address with a password is no option of a command, since other users of the machine can read those.
+    An address with a password is no option of a command, since other users of the machine can read those. Raises
+    `InvalidConfig`, also where there is neither such a folder nor a database, unless the command makes one.
     """
-    return Home(root, os.environ.get(DATABASE_VARIABLE) or None)
+    address = os.environ.get(DATABASE_VARIABLE) or None
+    if not root.is_dir() and not may_be_new and address is None:
+        what = "is not a folder" if root.exists() else "does not exist"
+        raise InvalidConfig(
+            f"the home {root} {what}: name the right one with --home or VOUCHER_HOME, or begin one with "
+            "`voucher import`"
+        )
+    return Home(root, address)
 
 
 def configure_logging(*, verbose: bool) -> None:

@@ -64,7 +64,7 @@ def examine(root: Path, *, device: str = "auto", thorough: bool = False) -> Iter
 
     yield from _all_of([("packages", check_packages), ("machine", check_machine)])
     try:
-        home = console.home_of(root)
+        home = console.home_of(root, may_be_new=True)
     except InvalidConfig as error:
         yield Finding.fault("database address", str(error), remedy=f"mend {console.DATABASE_VARIABLE}")
         home = Home(root)

@@ -141,6 +141,9 @@ def _folder_among(photos: list[Path], out: Path | None) -> Path | None:
     folders = [path for path in photos if path.is_dir()]
     if not folders:
         if out is not None:
+            for path in photos:
+                if not path.exists():
+                    raise InvalidConfig(f"there is no folder {path}")
             raise InvalidConfig("--out is for the photos of a folder; name one folder, or leave --out out")
         return None
     if len(photos) > 1:

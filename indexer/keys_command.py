@@ -10,6 +10,7 @@ from indexer import console
 from indexer.options import DEFAULT_HOME, HomeOption, JsonOption
 from models.api_keys import MAX_DAYS, MAX_PER_MINUTE, MAX_QUOTA, ApiKey, NewKey, Scope
 from models.api_keys_store import KeyStore
+from models.catalogue import Catalogue
 
 keys_app = typer.Typer(no_args_is_help=True, help="API keys of the service: create, list, revoke.")
 
@@ -42,7 +43,10 @@ def create_command(
 ) -> None:
     """Make a key. It is shown once: only its hash is kept."""
     wanted = NewKey(name, frozenset(scope or [Scope.IDENTIFY]), daily_quota, per_minute, expires)
-    with KeyStore.open(console.home_of(home), create=True) as store:
+    where = console.home_of(home, may_be_new=True)
+    if not Catalogue.exists(where):
+        console.errors.print(f"{home} has no catalogue yet: an empty one is made", markup=False, soft_wrap=True)
+    with KeyStore.open(where, create=True) as store:
         kept, text = store.create(wanted)
     if as_json:
         console.show_json({**key_to_json(kept), "key": text})

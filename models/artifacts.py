@@ -102,7 +102,8 @@ def read(root: Path, *, kind: str, verify: bool = True) -> Artifact:
     is missing, changed, truncated, added, of another kind or of an unknown format version.
     """
     if not root.is_dir():
-        raise BundleMissing(f"there is no {kind} {root.name} in {root.parent}; {remedy_for(kind)}")
+        listed = "`voucher bundles list` shows what there is; " if kind == INDEX_KIND else ""
+        raise BundleMissing(f"there is no {kind} {root.name} in {root.parent}; {listed}{remedy_for(kind)}")
     try:
         return _read(root, kind, root.name, verify=verify)
     except OSError as error:

@@ -205,7 +205,7 @@ def test_a_batch_is_its_senders_business(service: TestClient, tiny_home: Home, l
         ({"folders_are_plants": "perhaps"}, "folders_are_plants"),
         ({"genera": "Nonexistus"}, "'Nonexistus'"),
         ({"families": " , "}, "families"),
-        ({"colour": "red"}, "unknown form field"),
+        ({"colour": "red"}, "unknown form field 'colour'; expected archive (a ZIP) or photos (files)"),
     ],
 )
 def test_a_wrong_field_is_422_and_leaves_nothing(

@@ -197,7 +197,11 @@ def test_what_is_not_there_is_404(client: TestClient, add: Callable[..., Any], h
         ({}, "invalid-form", "expected species_id of a species of the catalogue, or scientific_name"),
         ({"species_id": ["105951", "12254"]}, "invalid-form", "species_id: expected one value, found 2"),
         ({"species_id": "105951", "genus": "Costus"}, "invalid-form", "genus and family describe a new species"),
-        ({"species_id": "105951", "color": "green"}, "invalid-form", "unknown form field; expected images (files)"),
+        (
+            {"species_id": "105951", "color": "green"},
+            "invalid-form",
+            "unknown form field 'color'; expected images (files)",
+        ),
         ({"species_id": "105951", "license": "x" * 1001}, "invalid-details", "sheet 1: license: expected at most 1000"),
         ({"species_id": "105951", "license": "x" * 4001}, "invalid-form", "license: expected at most 4,000"),
         (

@@ -79,7 +79,7 @@ def test_species_too_close_to_call_are_answered_as_their_genus(
     identifier.roll_up = RollUp(TaxonRank.GENUS, "Viola", 0.928, 12)
     body = client.post(URL, files=photos(encode())).json()
     assert body["outcome"] == "genus"
-    assert body["summary"].startswith("Genus Viola (92 %): the species are too close to call.")
+    assert body["summary"].startswith("Genus Viola (93 %): the species are too close to call.")
 
 
 def test_without_calibration_photos_nothing_is_promised(client: TestClient, identifier: Any, encode: Encode) -> None:
@@ -143,7 +143,7 @@ def test_options_decide_how_much_comes_back(
         ({"organs": "root"}, "organs"),
         ({"organs": ["leaf", "leaf"]}, "organs"),
         ({"top_k": "9" * 101}, "top_k"),
-        ({"photo": "typing mistake"}, "unknown form field"),
+        ({"photo": "typing mistake"}, "unknown form field 'photo'; expected photos (files)"),
         ({"organs": ["leaf"] * 41}, "fields"),
     ],
 )

@@ -4,6 +4,7 @@ import http.client
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import typer
@@ -150,13 +151,13 @@ def test_the_command_passes_its_options_on_and_tells_the_address(monkeypatch: py
     assert (seen[0].home, seen[0].host, seen[0].port, seen[0].device) == (tmp_path, "0.0.0.0", 8765, "cpu")
 
 
-def test_the_command_says_what_is_wrong_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_says_what_is_wrong_without_a_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def served(settings: Settings, announce: Callable[[str], None], *, listening: int | None) -> None:
         assert listening is None
         raise DeviceUnavailable("there is no cuda:7")
 
     monkeypatch.setattr(serve_module, "serve", served)
-    result = CliRunner().invoke(command_line(), ["--device", "cuda:7"])
+    result = CliRunner().invoke(command_line(), ["--device", "cuda:7", "--home", str(tmp_path)])
     assert result.exit_code == 2
     assert "there is no cuda:7" in result.output
     assert "Traceback" not in result.output

@@ -2,6 +2,7 @@
 
 import http.server
 import os
+import shutil
 import socket
 import sys
 import threading
@@ -12,7 +13,7 @@ import pytest
 
 from app import settings_check
 from app.settings_check import check_settings
-from models.api_keys import NewKey
+from models.api_keys import NewKey, Scope
 from models.api_keys_store import KeyStore
 from models.findings import Finding, Severity
 from models.home import Home
@@ -132,3 +133,20 @@ def test_an_address_that_is_not_of_this_machine(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("VOUCHER_PORT", "8000")
     monkeypatch.setattr(settings_check, "_ASK_SECONDS", 0.1)
     assert ("port", "fault") in bad(look(tmp_path))
+
+
+def test_keys_that_are_asked_for_and_not_there(
+    collection_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VOUCHER_ACCESS", "keys")
+    home = Home(shutil.copytree(collection_home.root, tmp_path / "home"))
+    (found,) = [finding for finding in look(home.root) if finding.name == "keys"]
+    assert found.severity is Severity.WARNING
+    assert "every request is refused" in found.what
+    with KeyStore.open(home) as store:
+        kept, _ = store.create(NewKey("Ada", frozenset({Scope.IDENTIFY})))
+        (found,) = [finding for finding in look(home.root) if finding.name == "keys"]
+        assert (found.severity, "1 key opens" in found.what) == (Severity.OK, True)
+        store.revoke(kept.key_id)
+    (found,) = [finding for finding in look(home.root) if finding.name == "keys"]
+    assert found.severity is Severity.WARNING

@@ -13,7 +13,15 @@ from indexer import sheets_command
 from indexer.console import DATABASE_VARIABLE, home_of
 from indexer.demo import demo_command
 from models.catalogue import Catalogue
-from models.errors import InvalidConfig, InvalidDataset, InvalidSheetDetails, SheetConflict, UnknownSheet
+from models.errors import (
+    InvalidConfig,
+    InvalidDataset,
+    InvalidImage,
+    InvalidSheetDetails,
+    SheetConflict,
+    UnknownSheet,
+    UnknownSpecies,
+)
 from models.home import Home
 from models.taxonomy import Species, SpeciesId
 
@@ -147,4 +155,26 @@ def test_the_database_comes_from_the_environment_and_its_password_is_not_shown(
     assert home_of(home.root) == home
     assert PASSWORD not in repr(home_of(home.root))
     monkeypatch.setenv(DATABASE_VARIABLE, "")
-    assert home_of(home.root).database_url is None
+    assert home_of(home.root, may_be_new=True).database_url is None
+
+
+def test_a_species_may_be_told_by_its_name(home: Home, pictures: Path) -> None:
+    added = as_json(home, "add", pictures / "0.png", "--species", "rosa CANINA")
+    assert added["sheets"][0]["species_id"] == "rose"
+    sheet = added["sheets"][0]["sheet_id"]
+    assert as_json(home, "move", sheet, "--species", "Mentha")["sheets"][0]["species_id"] == "mint"
+    assert len(as_json(home, "list", "--species", "Mentha")["sheets"]) == 1
+    with Catalogue.open(home) as catalogue, catalogue.writing() as writer:
+        writer.put_species([Species(SpeciesId("dog-rose"), "Rosa canina Thunb.")])
+    with pytest.raises(UnknownSpecies, match="several species: dog-rose, rose"):
+        sheets(home, "add", pictures / "1.png", "--species", "Rosa canina")
+    with pytest.raises(UnknownSpecies, match="`voucher species` lists"):
+        sheets(home, "add", pictures / "1.png", "--species", "Rosa alba")
+
+
+def test_an_error_names_the_file(home: Home, pictures: Path) -> None:
+    (pictures / "2.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
+    with pytest.raises(InvalidImage, match=r"2\.png: .*nothing was added"):
+        sheets(home, "add", pictures, "--species", "rose")
+    with Catalogue.open(home) as catalogue:
+        assert catalogue.counts().sheets == 0
