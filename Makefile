@@ -37,7 +37,7 @@ ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
 export UV_SYSTEM_CERTS ?= 1
 endif
 
-.PHONY: help setup demo test faults soak coverage lint types imports lock clean
+.PHONY: help setup demo test faults soak contract coverage lint types imports lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -73,6 +73,9 @@ faults: $(STAMP) ## kill servers and workers at 200 random moments (KILLS=1000 f
 soak: $(STAMP) ## half an hour of mixed load, and 10,000 malformed uploads (LOAD_SECONDS=60 for less)
 	VOUCHER_TEST_LOAD_SECONDS=$(LOAD_SECONDS) $(BIN)/pytest tests/faults/test_mixed_load.py -rP --timeout=7200
 	VOUCHER_TEST_UPLOADS=10000 $(BIN)/pytest tests/app/test_malformed_uploads.py -rP --timeout=7200
+
+contract: $(STAMP) ## ask each operation of the API 40 times with what its description allows, and with what it does not
+	VOUCHER_TEST_EXAMPLES=40 $(BIN)/pytest tests/app/test_openapi_contract.py --timeout=7200
 
 coverage: $(STAMP) ## show the coverage of the last test run; models/ must reach 90 %
 	$(BIN)/coverage report --include='models/*' --fail-under=90

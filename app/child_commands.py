@@ -22,7 +22,7 @@ WORKER_POLITENESS = 10
 def worker_command(settings: Settings) -> list[str]:
     """The command of a worker on the home of `settings`; a database address is left to the environment."""
     command = [sys.executable, "-c", _START, "worker", "--home", str(settings.home), "--device", settings.device]
-    command.append("--with-parent")
+    command += ["--with-parent", "--log-format", settings.log_format]
     if settings.auto_build_seconds is not None:
         command += ["--auto", "--auto-seconds", str(settings.auto_build_seconds)]
     return command

@@ -1,12 +1,10 @@
 """How the service logs: lines of text or of JSON, each with the id of the request that it is about."""
 
-import json
 import logging
 from contextvars import ContextVar
-from datetime import UTC, datetime
 
 from app.settings import Settings
-from models.api_keys import without_keys
+from models.log_lines import JsonFormatter, TextFormatter
 
 request_id_in_work: ContextVar[str | None] = ContextVar("request_id_in_work", default=None)
 """Of the request that this task, and the threads that it asks, are at; None outside of requests."""
@@ -16,8 +14,8 @@ _TELL_ADDRESSES = ("httpx2", "httpcore2")
 """Their notes of each request hold addresses that clients have sent."""
 
 
-class TextFormatter(logging.Formatter):
-    """Time, level, logger, request id where there is one, message; no key, also not in a traceback."""
+class RequestTextFormatter(TextFormatter):
+    """Time, level, logger, request id where there is one, message."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s %(request)s%(message)s")
@@ -28,32 +26,22 @@ class TextFormatter(logging.Formatter):
         # Some messages name their request by themselves.
         is_named = request_id is None or request_id in record.getMessage()
         record.request = "" if is_named else f"[{request_id}] "
-        return without_keys(super().format(record))
+        return super().format(record)
 
 
-class JsonFormatter(logging.Formatter):
-    """One JSON object in a line: time (UTC), level, logger, message, request_id, exception; no key in any of them."""
+class RequestJsonFormatter(JsonFormatter):
+    """One JSON object in a line, with the `request_id` where there is one."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        """The line of a record."""
-        line: dict[str, str] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
+    def members(self, record: logging.LogRecord) -> dict[str, str]:
+        """What is told of a record."""
         request_id = request_id_in_work.get()
-        if request_id is not None:
-            line["request_id"] = request_id
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return without_keys(json.dumps(line, ensure_ascii=False))
+        return super().members(record) | ({} if request_id is None else {"request_id": request_id})
 
 
 def set_up_logging(settings: Settings) -> None:
     """Log to standard error from INFO upwards; to be called once, by an entry point."""
     handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter())
+    handler.setFormatter(RequestJsonFormatter() if settings.log_format == "json" else RequestTextFormatter())
     # The console script has set up lines for people before it knew that it serves.
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     for chatty in _TELL_ADDRESSES:

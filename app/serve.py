@@ -18,7 +18,7 @@ from app.http_protocol import protocol_with_deadlines
 from app.log_setup import set_up_logging
 from app.main import create_app
 from app.serving import Serving
-from app.serving_processes import page_address
+from app.serving_processes import listening_socket, page_address
 from app.settings import Settings
 from app.tracing import tracing_from
 
@@ -114,21 +114,24 @@ def serve(settings: Settings, announce: Callable[[str], None], *, listening: int
     """Serve `settings.home` until SIGINT or SIGTERM; running requests are given time to end.
 
     With `listening`, this is one of several processes that accept at the socket of that number, and ends with the one
-    that started it. Raises `DeviceUnavailable`, `InvalidConfig`, and `SystemExit` when the port cannot be opened.
+    that started it. Raises `DeviceUnavailable`, and `InvalidConfig` also when the port cannot be opened.
     """
     set_up_logging(settings)
     if listening is None:
         check_start(settings)
     return_large_blocks()
-    sockets = None
     if listening is not None:
         end_with_parent()
-        sockets = [socket.socket(fileno=listening)]
+        accepting = socket.socket(fileno=listening)
         announce = _silently
-    server = build_server(settings, announce, load_with_worker)
-    # uvicorn raises the signal again when it is done; Ctrl-C is how this is meant to end.
-    with contextlib.suppress(KeyboardInterrupt):
-        server.run(sockets)
+    else:
+        # Before anything large is loaded: an address that is taken is told at once.
+        accepting = listening_socket(settings.host, settings.port)
+    with contextlib.closing(accepting):
+        server = build_server(settings, announce, load_with_worker)
+        # uvicorn raises the signal again when it is done; Ctrl-C is how this is meant to end.
+        with contextlib.suppress(KeyboardInterrupt):
+            server.run([accepting])
 
 
 def _silently(address: str) -> None:

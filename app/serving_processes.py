@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from errno import EADDRINUSE
 
 from app.access_control import check_start
 from app.child_commands import WORKER_POLITENESS, serving_command, serving_environment, worker_command
@@ -35,7 +36,8 @@ def listening_socket(host: str, port: int) -> socket.socket:
         listening.listen(512)
     except OSError as error:
         listening.close()
-        raise InvalidConfig(f"cannot listen on {host}, port {port}: {error.strerror or error}") from None
+        remedy = "; stop the program that does, or take another port with --port" if error.errno == EADDRINUSE else ""
+        raise InvalidConfig(f"cannot listen on {host}, port {port}: {error.strerror or error}{remedy}") from None
     listening.set_inheritable(True)
     return listening
 

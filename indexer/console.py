@@ -28,6 +28,7 @@ from rich.text import Text
 from indexer.progress import Pace, Report
 from models.errors import InvalidConfig
 from models.home import Home
+from models.log_lines import JsonFormatter, TextFormatter
 
 DATABASE_VARIABLE = "VOUCHER_DATABASE_URL"
 
@@ -58,6 +59,13 @@ def configure_logging(*, verbose: bool) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
     for name in ("models", "indexer", "app"):
         logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+def log_lines(*, as_json: bool) -> None:
+    """Notes as lines of a log instead, with time and level: for a command that runs as a service."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter() if as_json else TextFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from models.bundle_history import list_bundles
 from models.catalogue import Catalogue
 from models.curation import Curator
 from models.durable import staging_path
-from models.errors import BundleError, JobQueueError
+from models.errors import BundleError, CatalogueError, JobQueueError, StorageFull
 from models.explanation_store import ExplanationStore
 from models.home import Home
 from models.jobs import JobQueue
@@ -166,7 +166,7 @@ def _batches(home: Home, garbage: Garbage, *, dry_run: bool) -> None:
     try:
         with JobQueue(home) as jobs:
             garbage.batches = store.sweep(jobs.is_over, dry_run=dry_run)
-    except JobQueueError as error:
+    except (JobQueueError, CatalogueError, StorageFull) as error:
         logger.warning("old batches are left: %s", error)
 
 
@@ -174,7 +174,7 @@ def _jobs(home: Home) -> int:
     try:
         with JobQueue(home) as jobs:
             return jobs.forget_all_but(KEPT_JOBS)
-    except JobQueueError as error:
+    except (JobQueueError, CatalogueError, StorageFull) as error:
         logger.warning("old jobs are left in the queue: %s", error)
         return 0
 

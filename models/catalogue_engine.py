@@ -1,5 +1,6 @@
 """Connections to the catalogue's database, SQLite or PostgreSQL: durable commits, and one state for each question."""
 
+import os
 import shutil
 import sqlite3
 from contextlib import suppress
@@ -59,7 +60,7 @@ def catalogue_error(url: URL, error: SQLAlchemyError) -> CatalogueError | Storag
             "`voucher gc`, and try again"
         )
     where = f"the catalogue {name} cannot be read or written: {' '.join(str(cause).split())}"
-    if _sqlite_code(cause) == sqlite3.SQLITE_READONLY:
+    if _is_read_only(url, cause):
         return StorageReadOnly(
             f"the catalogue {name} can be read but not changed, and nothing was: its folder or its disk may not be "
             "written to. Identification does not need that; for changes mount the disk for writing, or mend the "
@@ -91,6 +92,13 @@ def _is_no_room(url: URL, cause: BaseException) -> bool:
         with suppress(OSError):
             return shutil.disk_usage(Path(url.database).parent).free < _NO_ROOM_BYTES
     return code == sqlite3.SQLITE_FULL
+
+
+def _is_read_only(url: URL, cause: BaseException) -> bool:
+    code = _sqlite_code(cause)
+    # Nor can the files be opened that its processes share.
+    is_shut = code == sqlite3.SQLITE_CANTOPEN and not os.access(Path(url.database or "").parent, os.W_OK)
+    return code == sqlite3.SQLITE_READONLY or is_shut
 
 
 def _sqlite_code(cause: BaseException) -> int | None:

@@ -17,7 +17,8 @@ from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer, EnqueueOptions, W
 from dbos import error as dbos_error
 from sqlalchemy.exc import SQLAlchemyError
 
-from models.errors import JobQueueError, UnknownJob
+from models.catalogue_engine import catalogue_error
+from models.errors import CatalogueBusy, JobQueueError, StorageFull, StorageReadOnly, UnknownJob
 from models.home import Home
 from models.job_values import BuildRequest, Job, JobProgress, JobState
 
@@ -55,7 +56,8 @@ Answer = TypeVar("Answer")
 class JobQueue:
     """The jobs of one home, for whoever asks for them. Threads may share it.
 
-    All methods raise `JobQueueError` when the database cannot be read or written.
+    All methods raise `JobQueueError` when the database cannot be read or written, and `StorageFull`,
+    `StorageReadOnly` and `CatalogueBusy` where that is why.
     """
 
     def __init__(self, home: Home) -> None:
@@ -205,6 +207,10 @@ class JobQueue:
         try:
             return what(self._connected())
         except (SQLAlchemyError, dbos_error.DBOSException, OSError) as error:
+            if isinstance(error, SQLAlchemyError):
+                known = catalogue_error(self._home.catalogue_url, error)
+                if isinstance(known, StorageFull | StorageReadOnly | CatalogueBusy):
+                    raise known from error
             cause = getattr(error, "orig", None) or error
             raise JobQueueError(
                 f"the queue of jobs cannot be read or written: {cause}; check that the database is there, that its "

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
+import anyio
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
@@ -27,7 +28,7 @@ from app.routes.documented_errors import problems
 from app.schemas.jobs import BatchBody
 from models.answer_values import csv_head, csv_line, table_row
 from models.batches import Batch, BatchStore
-from models.errors import JobQueueError, UnknownBatch, UnknownJob
+from models.errors import UnknownBatch, UnknownJob
 from models.job_values import Job
 from models.jobs import JobQueue
 
@@ -86,8 +87,10 @@ async def create_batch(
             batch = await run_in_threadpool(keep, options)
     try:
         job = await run_in_threadpool(jobs.enqueue_batch, batch.batch_id, requested_by=options.requested_by)
-    except JobQueueError:
-        await run_in_threadpool(store.delete, batch.batch_id)
+    except BaseException:
+        # Also when the service stops: a batch without a job would take the place of another.
+        with anyio.CancelScope(shield=True):
+            await run_in_threadpool(store.delete, batch.batch_id)
         raise
     response.headers["Location"] = f"{PATH}/{batch.batch_id}"
     return _body(batch, job)

@@ -1,5 +1,6 @@
 """The worker: what becomes of queued builds, also when it is killed."""
 
+import json
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -258,3 +260,16 @@ def test_a_job_that_is_cancelled_while_it_tells_its_progress_ends_as_cancelled(m
         refuse(passed_on)
         with pytest.raises(type(passed_on)):
             worker_module.note_event("progress", 1)
+
+
+def test_lines_of_a_log_are_json_when_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    command = [sys.executable, "-c", "from indexer.cli import main; main()", "worker", "--log-format", "json"]
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "workers").symlink_to(tmp_path / "file" / "below")
+    ended = subprocess.run([*command, "--home", home], capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    lines = [json.loads(line) for line in ended.stderr.splitlines()]
+    assert [line["level"] for line in lines] == ["ERROR"]
+    assert "no worker can run" in lines[0]["message"]
