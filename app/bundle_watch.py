@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from app.cpu_share import network_share
+from app.memory import FreeMemory
 from app.serving import Missing, Serving, open_collection, queue_for
 from app.settings import Settings, home_of
 from models.artifacts import active_artifact_id
@@ -41,6 +42,7 @@ class BundleWatch:
     ) -> None:
         self._home, self._serving, self._load = home, serving, load
         self._poll_seconds, self._retry_seconds, self._now = poll_seconds, retry_seconds, now
+        self._free_memory = FreeMemory()
         self._seen: PointerState = None
         self._told = ""
         self._retry_at = float("-inf")
@@ -117,6 +119,7 @@ class BundleWatch:
         del current
         # What was replaced holds large arrays; cycles through it would keep them until the next collection.
         gc.collect()
+        self._free_memory.give_back()
 
     def _tell(self, what: str, error: Exception) -> None:
         """Once for each reason, not with every attempt."""

@@ -1,10 +1,8 @@
 """Runs the service until it is told to stop."""
 
 import contextlib
-import ctypes
 import os
 import socket
-import sys
 from collections.abc import Callable
 
 import uvicorn
@@ -17,22 +15,13 @@ from app.child_process import ChildProcess
 from app.http_protocol import protocol_with_deadlines
 from app.log_setup import set_up_logging
 from app.main import create_app
+from app.memory import keep_memory_small
 from app.serving import Serving
 from app.serving_processes import listening_socket, page_address
 from app.settings import Settings
 from app.tracing import tracing_from
 
 KEEP_ALIVE_SECONDS = 15
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-"""Of glibc's malloc.h."""
-
-_LARGE_BLOCK_BYTES = 6 * 1024 * 1024
-"""Pillow takes memory in blocks of 16 MiB; what a network of ordinary size works in is mostly smaller than this."""
-
-_KEPT_BYTES = 16 * 1024 * 1024
-"""Smaller blocks are given back only beyond this, or the kernel clears a network's memory at every layer: 31,000 page
-faults for sixteen photos with 4 MiB above and glibc's fixed 128 KiB here, 9,000 so."""
 
 
 class AnnouncingServer(uvicorn.Server):
@@ -89,19 +78,6 @@ def build_server(
     return AnnouncingServer(config, announce)
 
 
-def return_large_blocks() -> None:
-    """Make the C library give the memory of large images back as soon as they are freed.
-
-    glibc raises its threshold for separate mappings to the largest block that was freed, and from then on
-    keeps such blocks: the process stays as large as its largest photos ever were, by up to hundreds of
-    megabytes for each decoding thread. Does nothing where there is no glibc.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
-        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-
-
 def load_with_worker(settings: Settings) -> Serving:
     """As `load_serving`, with a worker beside it unless the settings say otherwise."""
     serving = load_serving(settings)
@@ -119,7 +95,7 @@ def serve(settings: Settings, announce: Callable[[str], None], *, listening: int
     set_up_logging(settings)
     if listening is None:
         check_start(settings)
-    return_large_blocks()
+    keep_memory_small()
     if listening is not None:
         end_with_parent()
         accepting = socket.socket(fileno=listening)
