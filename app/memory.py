@@ -1,4 +1,4 @@
-"""What the C library keeps of memory that is free: less than it would by itself. Does nothing where there is no glibc."""
+"""Keeps little of the memory that is free: less than the C library would by itself. Does nothing without glibc."""
 
 import ctypes
 import sys

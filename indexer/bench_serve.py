@@ -18,7 +18,8 @@ from typing import Any
 
 from indexer.bench_load import Load, LoadOrder
 from indexer.progress import Report, silent
-from models.errors import InsufficientData, VoucherError
+from models.decoding import decode_image
+from models.errors import InsufficientData, InvalidImage, UnreadableImage, VoucherError
 from models.home import Home
 
 CLIENTS = (1, 8, 32)
@@ -94,6 +95,11 @@ def bench_serve(
     """
     if not photos:
         raise InsufficientData("expected a folder with photos, found none")
+    for photo in photos:
+        try:
+            decode_image(photo.read_bytes())
+        except InvalidImage as error:
+            raise UnreadableImage(f"{photo}: {error}; leave it out of the folder") from error
     files = [str(p.resolve()) for p in photos]
     port, lit_port = _free_port(), _free_port()
     serve = ["serve", "--home", str(home.root), "--port", str(port), "--device", device, "--no-worker"]

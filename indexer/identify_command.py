@@ -72,7 +72,8 @@ def identify_command(
     folder = _folder_among(photos, out)
     _check_explain(asked, folder)
     if folder is not None and out is not None:
-        summary = _run_folder(folder, out, asked)
+        with _going_on(out):
+            summary = _run_folder(folder, out, asked)
         if as_json:
             console.show_json(summary.to_json())
         else:
@@ -152,6 +153,18 @@ def _folder_among(photos: list[Path], out: Path | None) -> Path | None:
         raise InvalidConfig(f"{folders[0]} is a folder: say with --out results.csv (or .jsonl) where its rows go")
     check_format(out)
     return folders[0]
+
+
+@contextmanager
+def _going_on(out: Path) -> Iterator[None]:
+    """Say what is to be done after Ctrl-C."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.errors.print(
+            f"{out} holds what was answered so far; the same command goes on from there", markup=False, soft_wrap=True
+        )
+        raise
 
 
 def _run_folder(folder: Path, out: Path, asked: _Request) -> "Summary":

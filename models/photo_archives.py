@@ -25,6 +25,23 @@ _RATIO_FROM = MEBIBYTE
 _CHUNK = 256 * 1024
 _LITTER = ("__MACOSX/", ".")
 _LITTER_NAMES = ("Thumbs.db", "desktop.ini")
+_NOTES: tuple[str, ...] = (
+    ".txt",
+    ".md",
+    ".csv",
+    ".tsv",
+    ".xml",
+    ".json",
+    ".html",
+    ".pdf",
+    ".doc",
+    ".docx",
+    ".odt",
+    ".xls",
+    ".xlsx",
+)
+_NOTES += (".ods", ".gpx", ".kml", ".ini", ".db")
+"""What people keep beside photos, by the end of its name; it is passed over."""
 _KNOWN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
@@ -129,7 +146,13 @@ def _leads_elsewhere(name: str) -> bool:
 def _is_litter(entry: zipfile.ZipInfo) -> bool:
     name = entry.filename
     last = name.rpartition("/")[2]
-    return entry.is_dir() or name.startswith(_LITTER[0]) or last.startswith(_LITTER[1]) or last in _LITTER_NAMES
+    return (
+        entry.is_dir()
+        or name.startswith(_LITTER[0])
+        or last.startswith(_LITTER[1])
+        or last in _LITTER_NAMES
+        or last.lower().endswith(_NOTES)
+    )
 
 
 def _content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, limits: ArchiveLimits) -> bytes | InvalidImage:

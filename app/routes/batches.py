@@ -148,7 +148,7 @@ def get_results(
     f"{PATH}/{{batch_id}}",
     status_code=204,
     summary="Delete a batch",
-    responses=problems(401, 403, 404, 422, 429, 503),
+    responses=problems(401, 403, 404, 422, 429, 503, 507),
 )
 def delete_batch(batch_id: BatchId, access: AskDependency, home: HomeDependency, jobs: JobsDependency) -> None:
     """Stops the work if it is not done, and deletes photos and results."""

@@ -44,7 +44,7 @@ def get_difference(
 @router.post(
     "/v1/bundles/{bundle_id}/activate",
     summary="Serve this version from now on",
-    responses=problems(403, 404, 422, 503),
+    responses=problems(403, 404, 422, 503, 507),
 )
 def activate_bundle(
     bundle_id: BundleId, home: HomeDependency, curator: CuratorDependency, asked: ActivationBody | None = None

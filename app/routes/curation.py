@@ -47,7 +47,7 @@ CuratorQuery = Annotated[str | None, Query(max_length=200, description="who asks
     "/v1/sheets",
     status_code=201,
     summary="Add sheets of one species",
-    responses=problems(400, 403, 404, 408, 409, 413, 415, 422, 503),
+    responses=problems(400, 403, 404, 408, 409, 413, 415, 422, 503, 507),
     openapi_extra=REQUEST_BODY,
 )
 async def add_sheets(
@@ -78,7 +78,7 @@ async def add_sheets(
     return AddedSheetsBody(sheets=[body(one) for one in added])
 
 
-@router.delete("/v1/sheets/{sheet_id}", summary="Remove a sheet", responses=problems(403, 404, 422, 503))
+@router.delete("/v1/sheets/{sheet_id}", summary="Remove a sheet", responses=problems(403, 404, 422, 503, 507))
 def remove_sheet(
     sheet_id: SheetId,
     access: CuratorDependency,
@@ -93,7 +93,7 @@ def remove_sheet(
 
 
 @router.post(
-    "/v1/sheets/{sheet_id}/restore", summary="Restore a removed sheet", responses=problems(403, 404, 409, 422, 503)
+    "/v1/sheets/{sheet_id}/restore", summary="Restore a removed sheet", responses=problems(403, 404, 409, 422, 503, 507)
 )
 def restore_sheet(
     sheet_id: SheetId,
@@ -109,7 +109,7 @@ def restore_sheet(
 
 
 @router.patch(
-    "/v1/sheets/{sheet_id}", summary="Correct the determination of a sheet", responses=problems(403, 404, 422, 503)
+    "/v1/sheets/{sheet_id}", summary="Correct the determination of a sheet", responses=problems(403, 404, 422, 503, 507)
 )
 def move_sheet(
     sheet_id: SheetId,
@@ -125,7 +125,7 @@ def move_sheet(
     return MovedSheetsBody(sheets=[sheet_body(sheet, species) for sheet in sheets])
 
 
-@router.post("/v1/species", status_code=201, summary="Add a species", responses=problems(403, 409, 422, 503))
+@router.post("/v1/species", status_code=201, summary="Add a species", responses=problems(403, 409, 422, 503, 507))
 def add_species(
     asked: NewSpeciesBody,
     access: CuratorDependency,

@@ -29,7 +29,7 @@ JobId = Annotated[str, Path(max_length=200, description="as the answer to the re
     "/v1/index-builds",
     status_code=202,
     summary="Ask for a new index",
-    responses=problems(403, 422, 503),
+    responses=problems(403, 422, 503, 507),
 )
 def create_index_build(
     jobs: JobsDependency, curator: CuratorDependency, response: Response, asked: IndexBuildBody | None = None
@@ -63,7 +63,7 @@ def get_job(job_id: JobId, jobs: JobsDependency) -> JobBody:
     return body_of(jobs.get(job_id))
 
 
-@router.post("/v1/jobs/{job_id}/cancel", summary="Cancel a job", responses=problems(403, 404, 422, 503))
+@router.post("/v1/jobs/{job_id}/cancel", summary="Cancel a job", responses=problems(403, 404, 422, 503, 507))
 def cancel_job(job_id: JobId, jobs: JobsDependency, curator: CuratorDependency) -> JobBody:
     """One that waits is not begun, one that runs stops at its next step, one that is done stays as it is."""
     return body_of(jobs.cancel(job_id))

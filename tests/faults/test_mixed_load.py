@@ -36,7 +36,6 @@ REVOKED_WITHIN_SECONDS = 3.0
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(SECONDS * 2 + 300),
-    pytest.mark.skipif("VOUCHER_TEST_LOAD_SECONDS" not in os.environ, reason="`make soak` runs it"),
     pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc to see the memory of a process"),
 ]
 

@@ -34,6 +34,8 @@ def test_files_come_by_their_names_and_folders_and_litter_are_left_out() -> None
         ("__MACOSX/a/1.jpg", b"fork"),
         ("a/.DS_Store", b"x"),
         ("Thumbs.db", b"x"),
+        ("a/Notes.TXT", b"x"),
+        ("list.csv", b"x"),
         ("c.jpg", b"three"),
         method=zipfile.ZIP_DEFLATED,
     )
