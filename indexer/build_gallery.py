@@ -297,12 +297,20 @@ def latest_model(home: Home) -> str:
     return max(models, key=lambda m: read(home.models / m, kind=MODEL_KIND, verify=False).created_at)
 
 
+_GATES = {
+    "generalist": "the sheets alone decide",
+    "specialist": "the classifier alone decides",
+    "fusion": "classifier and sheets are weighed",
+    "distance": "the classifier decides where the sheets of its first species are near, else the sheets do",
+}
+
+
 def describe(built: BuiltIndex) -> str:
     """Lines for people."""
-    gate = json.dumps({k: round(v, 3) if isinstance(v, float) else v for k, v in built.gate.items()})
+    kind = str(built.gate.get("kind"))
     lines = [
         f"{built.bundle_id}: {built.sheets} sheets of {built.species} species "
-        f"({built.embedded} embedded, {built.reused} reused), gate {gate}"
+        f"({built.embedded} embedded, {built.reused} reused). The gate: {_GATES.get(kind, kind)}."
     ]
     if built.base is not None:
         changes = f"{built.added} added, {built.removed} removed, {built.moved} moved"

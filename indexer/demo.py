@@ -35,7 +35,9 @@ def demo_command(
         console.show_json(result)
     else:
         _show(result)
-    if not no_serve:
+    if no_serve:
+        console.errors.print(f"`voucher serve --home {home}` serves the page", markup=False, soft_wrap=True)
+    else:
         serve = next(e for e in importlib.metadata.entry_points(group="voucher.commands") if e.name == "serve").load()
         serve(home=home, port=port)
 
