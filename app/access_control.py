@@ -18,7 +18,7 @@ from models.api_keys_rates import Rate
 from models.api_keys_ring import KeyRing
 from models.api_keys_store import KeyStore
 from models.api_keys_usage import Charge
-from models.catalogue_database import catalogue_exists
+from models.catalogue_database import catalogue_exists, is_up_to_date
 from models.errors import CatalogueError, InvalidConfig, StorageFull
 from models.home import Home
 
@@ -67,7 +67,14 @@ class AccessControl:
         if not is_loopback(self._settings.host):
             return True
         known = self._ring.exist_if_fresh()
-        return known if known is not None else await self._read(self._ring.exist)
+        if known is not None:
+            return known
+        try:
+            return await self._ask(self._ring.exist)
+        except (CatalogueError, StorageFull) as error:
+            if (last := self._ring.exist_as_known()) is not None:
+                return last
+            raise self._not_ready(error) from error
 
     async def verified(self, text: str, address: str) -> ApiKey:
         """The key that `text` is. Raises `KeyWrong`, `TooManyFailures`, and `NotReady` when it cannot be looked up."""
@@ -176,11 +183,16 @@ class AccessControl:
         try:
             return await self._ask(what, *arguments)
         except (CatalogueError, StorageFull) as error:
-            self._tell("API keys cannot be read: %s", error)
-            raise NotReady("API keys cannot be looked up at the moment; try again, or see the service's log") from error
+            raise self._not_ready(error) from error
 
     async def _ask(self, what: Callable[..., Answer], *arguments: object) -> Answer:
-        return await self._database.ask(lambda: what(*arguments))
+        answer = await self._database.ask(lambda: what(*arguments))
+        self._has_told = False
+        return answer
+
+    def _not_ready(self, error: Exception) -> NotReady:
+        self._tell("API keys cannot be read: %s", error)
+        return NotReady("API keys cannot be looked up at the moment; try again, or see the service's log")
 
     def _tell(self, words: str, error: Exception) -> None:
         if not self._has_told:
@@ -203,11 +215,9 @@ class AccessControl:
             remembered = self._ring.remembered(key_id)
             if remembered is not None:
                 return remembered[0]
-            self._tell("API keys cannot be read: %s", error)
-            raise NotReady("API keys cannot be looked up at the moment; try again, or see the service's log") from error
+            raise self._not_ready(error) from error
         except (CatalogueError, StorageFull) as error:
-            self._tell("API keys cannot be read: %s", error)
-            raise NotReady("API keys cannot be looked up at the moment; try again, or see the service's log") from error
+            raise self._not_ready(error) from error
 
 
 def _wrong() -> KeyWrong:
@@ -231,12 +241,18 @@ def _of_the_minute(rate: Rate) -> Quota:
     return Quota(rate.per_minute, rate.remaining, rate.resets_in_seconds)
 
 
-def count_keys(home: Home) -> int:
-    """Keys that open something now. Raises `CatalogueError` and `StorageFull`."""
-    if not catalogue_exists(home):
-        return 0
-    with KeyStore.open(home) as store:
-        return sum(key.state() is KeyState.ACTIVE for key in store.all_keys())
+def count_keys(home: Home) -> int | None:
+    """Keys that open something now; None where the catalogue cannot be asked, or not without bringing it up to date."""
+    try:
+        if not catalogue_exists(home):
+            return 0
+        if not is_up_to_date(home):
+            return None
+        with KeyStore.open_for_serving(home) as store:
+            return sum(key.state() is KeyState.ACTIVE for key in store.all_keys())
+    except (CatalogueError, StorageFull) as error:
+        logger.debug("keys cannot be counted: %s", error)
+        return None
 
 
 def check_start(settings: Settings) -> None:

@@ -115,7 +115,7 @@ async def read_batch(
             raise MalformedRequest("the body ends before its closing boundary; the upload was cut off, send it again")
         if assembler.has_archive:
             await _spool(spool, assembler, share)
-            await anyio.to_thread.run_sync(_unpack, spool.file, draft, upload, limits, limiter=decoding)
+            await anyio.to_thread.run_sync(_unpack, spool.file, draft, upload, limits, decoding)
     if assembler.has_archive and assembler.photo_count:
         raise UnacceptableForm(f"expected {shape.file_field} or {ARCHIVE_FIELD}, found both; send two batches")
     if not upload.photos:
@@ -221,12 +221,20 @@ class _Spool:
             raise
 
 
-def _unpack(file: IO[bytes], draft: BatchDraft, upload: BatchUpload, limits: BatchLimits) -> None:
+def _unpack(
+    file: IO[bytes], draft: BatchDraft, upload: BatchUpload, limits: BatchLimits, decoding: anyio.CapacityLimiter
+) -> None:
     archive = ArchiveLimits(limits.max_photos, limits.max_photo_bytes, limits.max_bytes)
     for photo in read_archive(file, archive):
         name = _shown(photo.name.encode("utf-8", "replace"), len(upload.photos) + 1)
         if isinstance(photo.content, bytes):
-            upload.photos.append(_keep(draft, name, photo.content, limits))
+            # One photo at a time: other uploads get their turn in between.
+            turn = object()
+            anyio.from_thread.run(decoding.acquire_on_behalf_of, turn)
+            try:
+                upload.photos.append(_keep(draft, name, photo.content, limits))
+            finally:
+                anyio.from_thread.run_sync(decoding.release_on_behalf_of, turn)
         else:
             upload.photos.append(ReceivedPhoto(name, None, str(photo.content)))
 

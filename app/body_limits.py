@@ -96,14 +96,16 @@ class _LimitedBody:
         self._awaits_continue = "expect" in headers
         self._receive = receive
         self._max_bytes = max_bytes
+        self._takes_files = max_bytes != MAX_BYTES_WITHOUT_FILES
         self._timeout_seconds = timeout_seconds
         self._deadline: float | None = None
         self._received_bytes = 0
 
     def too_large(self) -> RequestTooLarge:
-        return RequestTooLarge(
-            f"expected at most {_size(self._max_bytes)} in one request, found more; send fewer or smaller images"
-        )
+        remedy = "no files are taken at this address, look whether it is right"
+        if self._takes_files:
+            remedy = "send fewer or smaller images"
+        return RequestTooLarge(f"expected at most {_size(self._max_bytes)} in one request, found more; {remedy}")
 
     async def receive(self) -> Message:
         """Next message. Raises `RequestTooLarge` and `BodyTimeout`."""

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -44,7 +45,7 @@ class BundleWatch:
         self._poll_seconds, self._retry_seconds, self._now = poll_seconds, retry_seconds, now
         self._free_memory = FreeMemory()
         self._seen: PointerState = None
-        self._told = ""
+        self._told: dict[str, str] = {}
         self._retry_at = float("-inf")
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -108,6 +109,7 @@ class BundleWatch:
                 self._serving.put_identifier(current)
                 logger.info("serving bundle %s", current.bundle_id)
             self._serving.complaint = None
+            self._told.clear()
         except (VoucherError, OSError, MemoryError) as error:
             if current is None:
                 self._tell("no bundle to serve", error)
@@ -123,15 +125,19 @@ class BundleWatch:
 
     def _tell(self, what: str, error: Exception) -> None:
         """Once for each reason, not with every attempt."""
-        if self._told != str(error):
+        if self._told.get(what) != str(error):
             logger.warning("%s: %s", what, error)
-        self._told = str(error)
+        self._told[what] = str(error)
 
     def _public(self, error: Exception) -> str:
         """What everybody may know who reaches the service: neither the server of a database nor where the home lies."""
         if isinstance(error, CatalogueError):
             return "the catalogue cannot be read; the service's log says why"
-        return str(error).replace(str(self._home.root.resolve()), "the home").replace(str(self._home.root), "the home")
+        text = str(error)
+        for root in (self._home.root.resolve(), self._home.root):
+            # As a path of its own or the beginning of one: a home may be called "." or like a word.
+            text = re.sub(rf"(?<![\w./-]){re.escape(str(root))}(?=/|$|[\s:;,)])", "the home", text)
+        return text
 
 
 def load_serving(settings: Settings) -> Serving:

@@ -13,7 +13,7 @@ def protocol_with_deadlines(*, head_seconds: float, reader_seconds: float) -> ty
     uvicorn waits for a head for ever: clients that send a byte now and then hold their connections
     until there are none left. The clock starts with the connection and with each further request; bytes
     that trickle in do not stop it. It waits for ever, too, for clients that ask and do not read: a connection that has
-    not made room for more of its answer for `reader_seconds` is cut off.
+    taken nothing of its answer for `reader_seconds` is cut off, however much of it is left.
     """
 
     class DeadlineProtocol(H11Protocol):
@@ -21,10 +21,12 @@ def protocol_with_deadlines(*, head_seconds: float, reader_seconds: float) -> ty
             super().__init__(*arguments, **named)
             self._head_timer: asyncio.TimerHandle | None = None
             self._reader_timer: asyncio.TimerHandle | None = None
+            self._unread_bytes = 0
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
             self._start_timer()
+            self._look_at_reader()
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
@@ -38,14 +40,14 @@ def protocol_with_deadlines(*, head_seconds: float, reader_seconds: float) -> ty
             self._stop_reader_timer()
             super().connection_lost(exc)
 
-        def pause_writing(self) -> None:
-            super().pause_writing()
-            self._stop_reader_timer()
-            self._reader_timer = self.loop.call_later(reader_seconds, self.transport.abort)
-
-        def resume_writing(self) -> None:
-            self._stop_reader_timer()
-            super().resume_writing()
+        def _look_at_reader(self) -> None:
+            """Again and again: what is unread when the connection is closed is waited for as well."""
+            unread = self.transport.get_write_buffer_size()
+            if unread and unread >= self._unread_bytes > 0:
+                self.transport.abort()
+                return
+            self._unread_bytes = unread
+            self._reader_timer = self.loop.call_later(reader_seconds, self._look_at_reader)
 
         def _stop_reader_timer(self) -> None:
             if self._reader_timer is not None:

@@ -6,6 +6,7 @@ import json
 import logging
 import queue
 import secrets
+import stat
 import threading
 import time
 from collections.abc import Sequence
@@ -136,10 +137,19 @@ class KeptPhotos:
         """
         room = self._most_bytes - self._kept_bytes
         is_old = time.monotonic() - self._counted_at > _COUNT_AGAIN_SECONDS
-        if is_old or self._written_bytes * _MOST_PROCESSES > room:
-            self._kept_bytes = sum(f.stat().st_size for f in self._folder.glob("*/*/*") if f.is_file())
+        may_be_full = self._written_bytes > 0 and self._written_bytes * _MOST_PROCESSES > room
+        if is_old or may_be_full:
+            self._kept_bytes = sum(map(_bytes_of, self._folder.glob("*/*/*")))
             self._counted_at, self._written_bytes = time.monotonic(), 0
         return self._kept_bytes
+
+
+def _bytes_of(path: Path) -> int:
+    try:
+        found = path.stat()
+    except OSError:  # another process has given its folder its name meanwhile
+        return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0
 
 
 def kept_photos_for(settings: Settings) -> KeptPhotos | None:

@@ -49,7 +49,7 @@ from app.tracing import Tracing
 from app.uploads import UploadBudget
 from models.jobs import JobQueue
 
-FORM_PATHS = r"/v1/(identifications|embeddings|explanations|sheets)|/v2/identify/[^/]+"
+FORM_PATHS = r"/v1/(identifications|embeddings|explanations|sheets)/?|/v2/identify/[^/]+/?"
 """Where files are sent to, beside batches: each reads its form itself, once it is known who asks."""
 
 DESCRIPTION = """\

@@ -17,7 +17,7 @@ from app.log_setup import set_up_logging
 from app.main import create_app
 from app.memory import keep_memory_small
 from app.serving import Serving
-from app.serving_processes import listening_socket, page_address
+from app.serving_processes import listening_sockets, page_address
 from app.settings import Settings
 from app.tracing import tracing_from
 
@@ -98,16 +98,18 @@ def serve(settings: Settings, announce: Callable[[str], None], *, listening: int
     keep_memory_small()
     if listening is not None:
         end_with_parent()
-        accepting = socket.socket(fileno=listening)
+        accepting = [socket.socket(fileno=listening)]
         announce = _silently
     else:
         # Before anything large is loaded: an address that is taken is told at once.
-        accepting = listening_socket(settings.host, settings.port)
-    with contextlib.closing(accepting):
+        accepting = listening_sockets(settings.host, settings.port)
+    with contextlib.ExitStack() as stack:
+        for each in accepting:
+            stack.enter_context(each)
         server = build_server(settings, announce, load_with_worker)
         # uvicorn raises the signal again when it is done; Ctrl-C is how this is meant to end.
         with contextlib.suppress(KeyboardInterrupt):
-            server.run([accepting])
+            server.run(accepting)
 
 
 def _silently(address: str) -> None:

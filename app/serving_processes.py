@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from contextlib import closing
 from errno import EADDRINUSE
+from typing import Any
 
 from app.access_control import check_start
 from app.child_commands import WORKER_POLITENESS, serving_command, serving_environment, worker_command
@@ -27,17 +28,52 @@ _GRACE_SECONDS = 5.0
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
-    """A socket that listens. Raises `InvalidConfig` when the address is taken or not of this machine."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    """A socket that listens at the first address of `host`. Raises as `listening_sockets`."""
+    first, *others = listening_sockets(host, port, most=1)
+    assert not others
+    return first
+
+
+def listening_sockets(host: str, port: int, *, most: int | None = None) -> list[socket.socket]:
+    """Sockets that listen at the addresses of `host`, which may be a name that has one of each kind.
+
+    Raises `InvalidConfig` when an address is taken or not of this machine.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise InvalidConfig(f"cannot listen on {host}: {error.strerror or error}") from None
+    # A free port is one of one address.
+    addresses = sorted(dict.fromkeys((family, where) for family, _, _, _, where in found))[: 1 if port == 0 else most]
+    sockets: list[socket.socket] = []
+    errors: list[OSError] = []
+    for family, where in addresses:
+        try:
+            sockets.append(_listening(family, where))
+        except OSError as error:
+            errors.append(error)
+    # A name may have an address of a kind that this machine, or its container, does not have; one that is taken is
+    # somebody else's.
+    if not sockets or any(each.errno == EADDRINUSE for each in errors):
+        for each in sockets:
+            each.close()
+        first = errors[0]
+        remedy = "; stop the program that does, or take another port with --port" if first.errno == EADDRINUSE else ""
+        raise InvalidConfig(f"cannot listen on {host}, port {port}: {first.strerror or first}{remedy}")
+    return sockets
+
+
+def _listening(family: int, where: Any) -> socket.socket:
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((host, port))
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listening.bind(where)
         listening.listen(512)
-    except OSError as error:
+    except OSError:
         listening.close()
-        remedy = "; stop the program that does, or take another port with --port" if error.errno == EADDRINUSE else ""
-        raise InvalidConfig(f"cannot listen on {host}, port {port}: {error.strerror or error}{remedy}") from None
+        raise
     listening.set_inheritable(True)
     return listening
 

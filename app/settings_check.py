@@ -48,6 +48,8 @@ def _keys(settings: Settings) -> Iterator[Finding]:
         what = f"none are asked for, and the service listens for other machines (on {settings.host})"
         yield Finding.warning("keys", what, remedy=remedy)
     else:
+        if count is None:
+            return  # what is wrong with the catalogue is told where it is looked at
         keys = "1 key opens something" if count == 1 else f"{count:,} keys open something"
         found = f"access {settings.access}, listening on {settings.host}, {keys}"
         if settings.access == "keys" and count == 0:

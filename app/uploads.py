@@ -102,6 +102,12 @@ class UploadForm:
     texts: dict[str, list[str]] = field(default_factory=dict)
 
 
+def give_files(share: UploadShare, form: UploadForm) -> None:
+    """Hold the files no longer: their pixels are there, and what is still done takes a while."""
+    files, form.files = form.files, []
+    share.give(sum(map(len, files)))
+
+
 async def read_upload(headers: Headers, receive: Receive, shape: FormShape, share: UploadShare) -> UploadForm:
     """The form in a request's body, its files being images of an accepted type by their first bytes.
 

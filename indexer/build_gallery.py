@@ -25,6 +25,7 @@ from models.artifacts import (
     INDEX_KIND,
     MODEL_KIND,
     activate,
+    folder_of,
     list_artifacts,
     read,
     remove_stale_staging,
@@ -133,6 +134,11 @@ def served_and_up_to_date(home: Home, catalogue: Catalogue, model_id: str | None
         state = record.catalogue
         is_present = (state.revision, state.token) == (revision.revision, revision.token)
         if record.is_active and record.fault is None and record.model_id == wanted and is_present:
+            try:
+                read(folder_of(home.indexes, record.bundle_id), kind=INDEX_KIND)
+            except BundleError as error:
+                logger.warning("%s is served and damaged, and built anew: %s", record.bundle_id, error)
+                return None
             return record.bundle_id
     return None
 

@@ -161,9 +161,9 @@ def _going_on(out: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        console.errors.print(
-            f"{out} holds what was answered so far; the same command goes on from there", markup=False, soft_wrap=True
-        )
+        if out.exists():
+            line = f"{out} holds what was answered so far; the same command goes on from there"
+            console.errors.print(line, markup=False, soft_wrap=True)
         raise
 
 

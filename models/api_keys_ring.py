@@ -49,6 +49,8 @@ class KeyRing:
     def __init__(self, home: Home, *, now: Callable[[], float] = time.monotonic) -> None:
         self._home, self._now = home, now
         self._lock = threading.Lock()
+        """Held for a moment: the event loop asks what is remembered."""
+        self._opening = threading.Lock()
         self._store: OpenStore | None = None
         self._seen: OrderedDict[str, _Seen] = OrderedDict()
         self._exist: bool | None = None
@@ -61,6 +63,10 @@ class KeyRing:
         if self._exist or self._now() - self._exist_at < FRESH_SECONDS:
             return self._exist
         return None
+
+    def exist_as_known(self) -> bool | None:
+        """As it was known last, however long ago."""
+        return self._exist
 
     def exist(self) -> bool:
         """Whether a key was ever made. Raises `CatalogueError` and `StorageFull` when that was never known."""
@@ -134,7 +140,7 @@ class KeyRing:
 
     def close(self) -> None:
         """Enter what is still owed and release the database."""
-        with self._lock:
+        with self._opening:
             store, self._store = self._store, None
         if store is not None:
             store.usage.settle()
@@ -145,7 +151,7 @@ class KeyRing:
             return self._store
         if not catalogue_exists(self._home):
             return None
-        with self._lock:
+        with self._opening:
             if self._store is None:
                 keys = KeyStore.open_for_serving(self._home)
                 self._store = OpenStore(keys, UsageBook(keys.engine), KeyRates(keys.engine))

@@ -12,7 +12,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -187,8 +187,7 @@ class BatchStore:
     @contextmanager
     def receive(self) -> Iterator[tuple[BatchDraft, Callable[[BatchOptions], Batch]]]:
         """A draft, and the function that makes a batch of it; whatever was not made one leaves nothing behind."""
-        with staging_folder(self.root, "batch") as folder:
-            (folder / _PHOTOS).mkdir()
+        with self._staging() as folder:
             draft = BatchDraft(folder)
             kept: list[Batch] = []
 
@@ -199,6 +198,18 @@ class BatchStore:
             yield draft, keep
             if not kept:
                 shutil.rmtree(folder, ignore_errors=True)
+
+    @contextmanager
+    def _staging(self) -> Iterator[Path]:
+        with ExitStack() as stack:
+            try:
+                folder = stack.enter_context(staging_folder(self.root, "batch"))
+                (folder / _PHOTOS).mkdir()
+            except OSError as error:
+                if (refused := storage_error(error, "the batch was not stored")) is not None:
+                    raise refused from error
+                raise
+            yield folder
 
     def get(self, batch_id: str) -> Batch:
         """One batch. Raises `UnknownBatch`."""
@@ -226,8 +237,14 @@ class BatchStore:
         return sum((self.root / batch_id / _PHOTOS).is_dir() for batch_id in self.ids())
 
     def delete(self, batch_id: str) -> None:
-        """Remove a batch with everything in it. Raises `UnknownBatch`."""
-        _remove_folder(self.get(batch_id).folder)
+        """Remove a batch with everything in it. Raises `UnknownBatch`, and `StorageReadOnly` with nothing removed."""
+        folder = self.get(batch_id).folder
+        try:
+            _remove_folder(folder)
+        except OSError as error:
+            if (refused := storage_error(error, "the batch was not removed")) is not None:
+                raise refused from error
+            raise
 
     def sweep(self, is_over: Callable[[str], bool | None], *, dry_run: bool = False) -> list[str]:
         """Ids of the batches that were removed: those whose time has passed, and those of no job.

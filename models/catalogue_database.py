@@ -32,6 +32,18 @@ def catalogue_exists(home: Home) -> bool:
         engine.dispose()
 
 
+def is_up_to_date(home: Home) -> bool:
+    """Whether the catalogue that is there has the present schema; changes nothing. Raises `CatalogueError`."""
+    engine = create_catalogue_engine(home.catalogue_url)
+    try:
+        with engine.connect() as connection:
+            return stored_schema(connection) == PRESENT
+    except SQLAlchemyError as error:
+        raise catalogue_error(home.catalogue_url, error) from error
+    finally:
+        engine.dispose()
+
+
 def open_database(home: Home, *, create: bool) -> Engine:
     """The database of `home`, brought to the present schema; the caller disposes of it.
 

@@ -15,12 +15,21 @@ from models.database_url import database_name
 from models.errors import CatalogueBusy, CatalogueError, StorageFull, StorageReadOnly
 
 _WAIT_FOR_LOCKS_SECONDS = 30.0
-_CONNECT_SECONDS = 10
+_PATIENCE = {
+    "connect_timeout": 10,
+    # A server whose machine is gone says nothing: the system asks whether it is there, and gives up within a minute.
+    "keepalives_idle": 20,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+"""Of libpq, in seconds, the last in milliseconds."""
 _WRITE = "voucher_write"
 
 _LOCK_NOT_AVAILABLE = "55P03"
 _DEADLOCK_DETECTED = "40P01"
 _DISK_FULL = "53100"
+_READ_ONLY = "25006"
 """Of PostgreSQL's error codes."""
 _NO_ROOM_BYTES = 1 << 20
 
@@ -97,8 +106,9 @@ def _is_no_room(url: URL, cause: BaseException) -> bool:
 def _is_read_only(url: URL, cause: BaseException) -> bool:
     code = _sqlite_code(cause)
     # Nor can the files be opened that its processes share.
-    is_shut = code == sqlite3.SQLITE_CANTOPEN and not os.access(Path(url.database or "").parent, os.W_OK)
-    return code == sqlite3.SQLITE_READONLY or is_shut
+    file = Path(url.database or "")
+    is_shut = code == sqlite3.SQLITE_CANTOPEN and _can_only_be_read(file)
+    return code == sqlite3.SQLITE_READONLY or is_shut or getattr(cause, "sqlstate", None) == _READ_ONLY
 
 
 def _sqlite_code(cause: BaseException) -> int | None:
@@ -147,12 +157,17 @@ def _connect_sqlite(file: Path, wait_seconds: float) -> sqlite3.Connection:
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     except sqlite3.Error as error:
         connection.close()
-        if not _is_settled(file) or _sqlite_code(error) not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+        if _sqlite_code(error) not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY) or not _can_only_be_read(file):
             raise
         return sqlite3.connect(
             f"file:{quote(str(file))}?immutable=1", uri=True, check_same_thread=False, factory=_UnchangingConnection
         )
     return connection
+
+
+def _can_only_be_read(file: Path) -> bool:
+    """Whether nothing can be written beside `file`, and it can be read as it is."""
+    return not os.access(file.parent, os.W_OK) and os.access(file, os.R_OK) and _is_settled(file)
 
 
 def _is_settled(file: Path) -> bool:
@@ -180,10 +195,9 @@ def begin_explicitly(engine: Engine) -> None:
 
 
 def _postgresql_engine(url: URL, wait_seconds: float) -> Engine:
-    patience = {} if "connect_timeout" in url.query else {"connect_timeout": _CONNECT_SECONDS}
     engine = create_engine(
         url,
-        connect_args=patience,
+        connect_args={name: value for name, value in _PATIENCE.items() if name not in url.query},
         pool_pre_ping=True,  # the server may have been restarted meanwhile
         max_overflow=-1,
     )

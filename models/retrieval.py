@@ -254,4 +254,4 @@ def _in_percent(probability: float) -> str:
     """In whole percent as they are shown elsewhere; only certainty is 100 %, only the impossible 0 %."""
     if 0.995 <= probability < 1.0 - 1e-9:
         return "more than 99 %"
-    return "less than 1 %" if 0.0 < probability < 0.005 else f"{100 * probability:.0f} %"
+    return "less than 1 %" if 0.0 < probability <= 0.005 else f"{100 * probability:.0f} %"

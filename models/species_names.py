@@ -1,6 +1,7 @@
 """Which species are meant by what people write: an identifier, or a scientific name with or without authors."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from models.plain_text import comparable
 from models.scientific_name import split_scientific_name
@@ -32,6 +33,7 @@ def species_meant(entries: Iterable[str], species: Iterable[Species]) -> dict[st
     return wanted
 
 
+@lru_cache(maxsize=65_536)
 def _name(text: str) -> str:
     """The name without its authors, as names are compared; lists have them in capitals, too."""
     found = split_scientific_name(text)
@@ -44,5 +46,6 @@ def _name(text: str) -> str:
 
 
 def _beginning(name: str) -> str:
-    words = name.lstrip("×+ ").split(maxsplit=1)
-    return words[0].casefold() if words else ""
+    """The first word as it is compared, without a hybrid's sign, however that is written."""
+    words = comparable(name.lstrip("×+ ")).split(maxsplit=2)
+    return words[min(1, len(words) - 1) if words[0] == "x" else 0] if words else ""

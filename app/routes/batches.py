@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
-import anyio
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
@@ -28,7 +28,7 @@ from app.routes.documented_errors import problems
 from app.schemas.jobs import BatchBody
 from models.answer_values import csv_head, csv_line, table_row
 from models.batches import Batch, BatchStore
-from models.errors import UnknownBatch, UnknownJob
+from models.errors import UnknownBatch, UnknownJob, VoucherError
 from models.job_values import Job
 from models.jobs import JobQueue
 
@@ -83,15 +83,19 @@ async def create_batch(
         draft.plants = upload.plants(by_folder=by_folder, max_plant_photos=settings.max_photos)
         usable = sum(plant.error is None for plant in draft.plants)
         await charge_more(request, max(0, usable - 1))  # the first was charged before anything was read
+
+        def keep_and_enqueue() -> tuple[Batch, Job]:
+            # In one thread, which ends what it has begun: a batch without a job would take the place of another.
+            batch = keep(options)
+            try:
+                return batch, jobs.enqueue_batch(batch.batch_id, requested_by=options.requested_by)
+            except Exception:
+                with suppress(OSError, VoucherError):
+                    store.delete(batch.batch_id)
+                raise
+
         async with door.keeping(store):
-            batch = await run_in_threadpool(keep, options)
-    try:
-        job = await run_in_threadpool(jobs.enqueue_batch, batch.batch_id, requested_by=options.requested_by)
-    except BaseException:
-        # Also when the service stops: a batch without a job would take the place of another.
-        with anyio.CancelScope(shield=True):
-            await run_in_threadpool(store.delete, batch.batch_id)
-        raise
+            batch, job = await run_in_threadpool(keep_and_enqueue)
     response.headers["Location"] = f"{PATH}/{batch.batch_id}"
     return _body(batch, job)
 

@@ -17,7 +17,7 @@ from app.identification_form import MAX_EXPLAINED, PHOTO_FIELD, entries_of, phot
 from app.refusals import UnacceptableForm, UnknownExplanation
 from app.routes.documented_errors import problems
 from app.schemas.identification import ExplanationsBody, SheetExplanationBody
-from app.uploads import FormShape, read_upload
+from app.uploads import FormShape, give_files, read_upload
 
 router = APIRouter(tags=["identifications"])
 
@@ -84,7 +84,7 @@ async def create_explanations(
             looked = await serving.queue.ask(
                 identifier, form.files, lambda looked: looked, client_gone=lambda: client_gone(request), has_place=True
             )
-            form.files.clear()
+            give_files(share, form)
             asked = Asked(serving, identifier, looked, client_gone=lambda: client_gone(request))
             found = await explainer.explain_sheets(asked, sheet_ids)
     return ExplanationsBody(

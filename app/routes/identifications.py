@@ -37,7 +37,7 @@ from app.schemas.identification import (
     UnknownBody,
 )
 from app.serving import OpenCatalogue
-from app.uploads import read_upload
+from app.uploads import give_files, read_upload
 from models.answer_values import software
 from models.candidate_filter import CandidateFilter
 from models.errors import CatalogueError, StorageFull
@@ -115,6 +115,7 @@ async def create_identification(
             identification = found.identification
             if kept_photos is not None:
                 kept_photos.keep(form.files, identification, request_id_of(request))
+            give_files(share, form)
             metrics.identified(identification)
             asked = Asked(serving, identifier, found.looked, client_gone=gone)
             explained = await explainer.explain(asked, identification, candidates=options.explained_candidates)

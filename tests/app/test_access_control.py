@@ -1,5 +1,6 @@
 """Whether a service may start, and what it says when it may not."""
 
+import contextlib
 import logging
 from pathlib import Path
 
@@ -69,7 +70,8 @@ def test_one_of_several_processes_does_not_ask_again(tmp_path: Path, monkeypatch
     monkeypatch.setattr(serve_module, "check_start", asked.append)
     monkeypatch.setattr(serve_module, "build_server", stop)
     monkeypatch.setattr(serve_module, "end_with_parent", lambda: None)
-    monkeypatch.setattr("app.serve.socket.socket", lambda **_: None)
+    monkeypatch.setattr("app.serve.socket.socket", lambda **_: contextlib.nullcontext())
+    monkeypatch.setattr(serve_module, "listening_sockets", lambda *_: [])
     for listening, count in ((None, 1), (99, 1)):
         with pytest.raises(KeyboardInterrupt):
             serve(Settings(home=tmp_path), announce=lambda _: None, listening=listening)

@@ -130,3 +130,14 @@ def test_a_burst_of_one_right_key_takes_none_of_its_failures(
 
     asyncio.run(scenario())
     assert len(asked) == 1
+
+
+def test_who_waits_for_a_turn_does_not_wait_for_a_silent_database() -> None:
+    guard = SilenceGuard("busy", answer_seconds=0.2, pause_seconds=5.0)
+
+    async def ask_many() -> list[int]:
+        return await asyncio.gather(*(guard.ask(lambda n=n: time.sleep(0.02) or n) for n in range(200)))
+
+    # Twenty-five turns of each thread take longer than one answer may.
+    assert asyncio.run(ask_many()) == list(range(200))
+    guard.close()
