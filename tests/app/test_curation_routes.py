@@ -334,7 +334,7 @@ def test_the_description_tells_how_to_curate(client: TestClient) -> None:
     post = paths["/v1/sheets"]["post"]
     form = post["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert {"images", "species_id", "scientific_name", "curator"} <= set(form["properties"])
-    expected = {"201", "400", "401", "403", "404", "408", "409", "413", "415", "422", "429", "500", "503"}
+    expected = {"201", "400", "401", "403", "404", "408", "409", "413", "415", "422", "429", "500", "503", "507"}
     assert expected == set(post["responses"])
     for path, method in (
         ("/v1/sheets/{sheet_id}", "delete"),
