@@ -1,8 +1,8 @@
 """Who may ask for what: API keys, their scopes, quotas and rates.
 
 A route that identifies takes `app.dependencies.IdentifyDependency`; one that finds out late how many identifications
-it makes calls `charge_more`. What was charged is given back when the answer is a
-refusal or a failure (`app.access_answers`).
+it makes calls `charge_more`. What was charged is given back when the answer is a refusal or a failure
+(`app.access_answers`).
 """
 
 from dataclasses import dataclass, field

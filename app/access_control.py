@@ -159,8 +159,8 @@ class AccessControl:
         if identifications == 0:
             assert key.daily_quota is not None
             return Admission(quota=_of_the_day(key.daily_quota, store.usage.used(key.key_id)))
-        is_rated = key.per_minute is not None and is_request
-        rate = store.rates.hit(key.key_id, key.per_minute) if is_rated and key.per_minute is not None else None
+        per_minute = key.per_minute if is_request else None
+        rate = None if per_minute is None else store.rates.hit(key.key_id, per_minute)
         quota_of_minute = None if rate is None else _of_the_minute(rate)
         if rate is not None and not rate.accepted:
             raise RateExceeded(

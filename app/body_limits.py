@@ -53,7 +53,7 @@ class BodyLimits:
             await self._app(scope, receive, send)
             return
         limit = self._limit_of(scope)
-        body = _LimitedBody(scope, receive, limit.max_bytes, limit.timeout_seconds)
+        body = _LimitedBody(scope, receive, limit, takes_files=limit is not self._small)
 
         async def send_after_the_body(message: Message) -> None:
             if message["type"] == "http.response.start" and not body.is_complete:
@@ -88,16 +88,15 @@ def _size(count: int) -> str:
 class _LimitedBody:
     """The body of one request, counted."""
 
-    def __init__(self, scope: Scope, receive: Receive, max_bytes: int, timeout_seconds: float) -> None:
+    def __init__(self, scope: Scope, receive: Receive, limit: BodyLimit, *, takes_files: bool) -> None:
         headers = Headers(scope=scope)
         announced = headers.get("content-length", "0")
         self.announced_bytes = int(announced) if announced.isdecimal() else 0
         self.is_complete = False
         self._awaits_continue = "expect" in headers
         self._receive = receive
-        self._max_bytes = max_bytes
-        self._takes_files = max_bytes != MAX_BYTES_WITHOUT_FILES
-        self._timeout_seconds = timeout_seconds
+        self._max_bytes, self._timeout_seconds = limit.max_bytes, limit.timeout_seconds
+        self._takes_files = takes_files
         self._deadline: float | None = None
         self._received_bytes = 0
 

@@ -96,8 +96,9 @@ class BundleWatch:
     def _open_collection(self) -> None:
         try:
             self._serving.put_collection(open_collection(self._home))
+            self._told.pop("catalogue", None)
         except VoucherError as error:
-            self._tell("no catalogue to serve", error)
+            self._tell("catalogue", "no catalogue to serve", error)
             self._serving.put_collection(Missing(self._public(error)))
 
     def _follow(self) -> None:
@@ -109,13 +110,13 @@ class BundleWatch:
                 self._serving.put_identifier(current)
                 logger.info("serving bundle %s", current.bundle_id)
             self._serving.complaint = None
-            self._told.clear()
+            self._told.pop("bundle", None)
         except (VoucherError, OSError, MemoryError) as error:
             if current is None:
-                self._tell("no bundle to serve", error)
+                self._tell("bundle", "no bundle to serve", error)
                 self._serving.put_identifier(Missing(self._public(error)))
             else:
-                self._tell(f"bundle {current.bundle_id} goes on answering", error)
+                self._tell("bundle", f"bundle {current.bundle_id} goes on answering", error)
             self._serving.complaint = self._public(error)
             return
         del current
@@ -123,11 +124,11 @@ class BundleWatch:
         gc.collect()
         self._free_memory.give_back()
 
-    def _tell(self, what: str, error: Exception) -> None:
+    def _tell(self, subject: str, what: str, error: Exception) -> None:
         """Once for each reason, not with every attempt."""
-        if self._told.get(what) != str(error):
+        if self._told.get(subject) != str(error):
             logger.warning("%s: %s", what, error)
-        self._told[what] = str(error)
+        self._told[subject] = str(error)
 
     def _public(self, error: Exception) -> str:
         """What everybody may know who reaches the service: neither the server of a database nor where the home lies."""

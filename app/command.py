@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from models.errors import InvalidConfig, VoucherError
+from models.errors import VoucherError
 
 AUTO_BUILD_SECONDS = 60.0
 
@@ -39,15 +39,11 @@ def serve_command(
     are set with VOUCHER_ environment variables, e.g. VOUCHER_MAX_UPLOAD_BYTES.
     """
     # Loaded here, since the other commands of the console script need neither a web server nor networks.
-    from app.settings import load_settings
+    from app.settings import home_of, load_settings
 
     try:
         settings = load_settings(home=home, host=host, port=port, device=device, worker=worker, workers=workers)
-        if not settings.home.is_dir() and settings.database_url is None:
-            raise InvalidConfig(
-                f"the home {settings.home} does not exist: name the right one with --home or VOUCHER_HOME, or begin "
-                "one with `voucher import`"
-            )
+        home_of(settings).require()
         if auto and settings.auto_build_seconds is None:
             settings = settings.model_copy(update={"auto_build_seconds": AUTO_BUILD_SECONDS})
         if listening is None and settings.workers > 1:

@@ -49,6 +49,11 @@ def protocol_with_deadlines(*, head_seconds: float, reader_seconds: float) -> ty
             self._unread_bytes = unread
             self._reader_timer = self.loop.call_later(reader_seconds, self._look_at_reader)
 
+        def resume_writing(self) -> None:
+            # Most of what was unread has been taken, though more may follow before the next look.
+            self._unread_bytes = 0
+            super().resume_writing()
+
         def _stop_reader_timer(self) -> None:
             if self._reader_timer is not None:
                 self._reader_timer.cancel()

@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -93,22 +93,16 @@ def metrics_folder() -> Iterator[MetricsFolder | None]:
     """
     parent = Path(tempfile.gettempdir())
     _remove_abandoned(parent)
-    try:
-        root = Path(tempfile.mkdtemp(prefix=f"{_FOLDERS}{os.getpid()}-", dir=parent))
-    except OSError as error:
-        logger.warning("each process tells its own metrics: %s (%s)", error.strerror or error, parent)
-        yield None
-        return
-    try:
+    with ExitStack() as stack:
         try:
+            root = Path(tempfile.mkdtemp(prefix=f"{_FOLDERS}{os.getpid()}-", dir=parent))
+            stack.callback(shutil.rmtree, root, ignore_errors=True)
             reserve(root, _TOTAL, ADDED_UP)
+            folder = MetricsFolder(root)
         except OSError as error:
             logger.warning("each process tells its own metrics: %s (%s)", error.strerror or error, parent)
-            yield None
-        else:
-            yield MetricsFolder(root)
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
+            folder = None
+        yield folder
 
 
 def folder_from_environment() -> MetricsFolder | None:

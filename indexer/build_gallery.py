@@ -130,17 +130,17 @@ def served_and_up_to_date(home: Home, catalogue: Catalogue, model_id: str | None
     Raises `BundleMissing` without a model.
     """
     wanted, revision = model_id or latest_model(home), catalogue.revision()
-    for record in list_bundles(home):
-        state = record.catalogue
-        is_present = (state.revision, state.token) == (revision.revision, revision.token)
-        if record.is_active and record.fault is None and record.model_id == wanted and is_present:
-            try:
-                read(folder_of(home.indexes, record.bundle_id), kind=INDEX_KIND)
-            except BundleError as error:
-                logger.warning("%s is served and damaged, and built anew: %s", record.bundle_id, error)
-                return None
-            return record.bundle_id
-    return None
+    served = next((record for record in list_bundles(home) if record.is_active), None)
+    if served is None or served.model_id != wanted:
+        return None
+    if (served.catalogue.revision, served.catalogue.token) != (revision.revision, revision.token):
+        return None
+    try:
+        read(folder_of(home.indexes, served.bundle_id), kind=INDEX_KIND)
+    except BundleError as error:
+        logger.warning("%s is served and damaged, and built anew: %s", served.bundle_id, error)
+        return None
+    return served.bundle_id
 
 
 class _Build:

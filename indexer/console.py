@@ -26,7 +26,6 @@ from rich.table import Table
 from rich.text import Text
 
 from indexer.progress import Pace, Report
-from models.errors import InvalidConfig
 from models.home import Home
 from models.log_lines import JsonFormatter, TextFormatter
 
@@ -43,14 +42,10 @@ def home_of(root: Path, *, may_be_new: bool = False) -> Home:
     An address with a password is no option of a command, since other users of the machine can read those. Raises
     `InvalidConfig`, also where there is neither such a folder nor a database, unless the command makes one.
     """
-    address = os.environ.get(DATABASE_VARIABLE) or None
-    if not root.is_dir() and not may_be_new and address is None:
-        what = "is not a folder" if root.exists() else "does not exist"
-        raise InvalidConfig(
-            f"the home {root} {what}: name the right one with --home or VOUCHER_HOME, or begin one with "
-            "`voucher import`"
-        )
-    return Home(root, address)
+    home = Home(root, os.environ.get(DATABASE_VARIABLE) or None)
+    if not may_be_new:
+        home.require()
+    return home
 
 
 def configure_logging(*, verbose: bool) -> None:

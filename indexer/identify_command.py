@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 SOME_FAILED = 3
 """Exit status when some photos of a folder could not be identified; their rows say why."""
 
-_IGNORED_KEPT = 50
-
 
 def identify_command(
     photos: Annotated[list[Path], typer.Argument(help="Photos of one plant, or one folder of photos.")],
@@ -228,9 +226,8 @@ def _ask_here(photos: list[Path], asked: _Request) -> dict[str, Any]:
             written = write_explanations(identifier, catalogue, photos, answer, asked.explain)
             console.errors.print(f"{len(written)} pictures are in {asked.explain}", markup=False, soft_wrap=True)
         values = answer_to_json(answer, catalogue, identifier.model_id)
-    if within is not None and within.ignores_unlisted:
-        unlisted = within.unlisted(identifier.species)
-        values["ignored"] = {"count": len(unlisted), "entries": unlisted[:_IGNORED_KEPT]}
+    if within is not None and (passed_over := within.passed_over(identifier.species)) is not None:
+        values["ignored"] = passed_over
     return values
 
 

@@ -13,6 +13,7 @@ from models.species_names import species_meant
 from models.taxonomy import Species
 
 _MOST_NAMED = 10
+_MOST_PASSED_OVER = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,13 @@ class CandidateFilter:
             for _, wanted, own in self._fields(species)
             for entry in sorted(wanted[key] for key in wanted.keys() - set(own))
         ]
+
+    def passed_over(self, species: Sequence[Species]) -> dict[str, Any] | None:
+        """How many entries are passed over, and the first of them; None where such entries are an error."""
+        if not self.ignores_unlisted:
+            return None
+        entries = self.unlisted(species)
+        return {"count": len(entries), "entries": entries[:_MOST_PASSED_OVER]}
 
     def _fields(self, species: Sequence[Species]) -> Iterator[tuple[str, dict[str, str], list[str]]]:
         """Of each field that is given its word, its entries as they are compared, and what each species has there."""

@@ -18,14 +18,9 @@ logger = logging.getLogger(__name__)
 _STAGING = re.compile(r"\.staging-.+-(?P<pid>[1-9][0-9]*)-[0-9a-f]{8}")
 
 
-def _is_full(error: OSError) -> bool:
-    """Whether there was no room, on the disk or within the user's quota."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
-
-
 def storage_error(error: OSError, what: str) -> StorageFull | StorageReadOnly | None:
     """What to raise when a disk has no room or may not be written to, `what` says what became of it; else None."""
-    if _is_full(error):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):  # of the disk, or of the user
         return StorageFull(f"the disk is full: {what}; free some space, for example with `voucher gc`, and try again")
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return StorageReadOnly(

@@ -6,6 +6,7 @@ from pathlib import Path
 from sqlalchemy import URL
 
 from models.database_url import postgresql_url, sqlite_url
+from models.errors import InvalidConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,15 @@ class Home:
     def __post_init__(self) -> None:
         if self.database_url:
             postgresql_url(self.database_url)
+
+    def require(self) -> None:
+        """Raises `InvalidConfig` where there is neither the folder nor a database: most often a mistyped address."""
+        if not self.root.is_dir() and not self.database_url:
+            what = "is not a folder" if self.root.exists() else "does not exist"
+            raise InvalidConfig(
+                f"the home {self.root} {what}: name the right one with --home or VOUCHER_HOME, or begin one with "
+                "`voucher import`"
+            )
 
     @property
     def catalogue_file(self) -> Path:

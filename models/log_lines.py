@@ -1,4 +1,4 @@
-"""Lines of a log for machines: one JSON object each, and no API key in any of them."""
+"""Lines of a log, as text or as one JSON object each, and no API key in any of them."""
 
 import json
 import logging

@@ -24,24 +24,13 @@ _RATIO_FROM = MEBIBYTE
 """Images are compressed already: what grows a hundredfold to more than a megabyte is no photo."""
 _CHUNK = 256 * 1024
 _LITTER = ("__MACOSX/", ".")
-_LITTER_NAMES = ("Thumbs.db", "desktop.ini")
-_NOTES: tuple[str, ...] = (
-    ".txt",
-    ".md",
-    ".csv",
-    ".tsv",
-    ".xml",
-    ".json",
-    ".html",
-    ".pdf",
-    ".doc",
-    ".docx",
-    ".odt",
-    ".xls",
-    ".xlsx",
+# fmt: off
+_NOTES = (
+    ".txt", ".md", ".csv", ".tsv", ".xml", ".json", ".html", ".pdf", ".doc", ".docx", ".odt", ".xls", ".xlsx", ".ods",
+    ".gpx", ".kml", ".ini", ".db",
 )
-_NOTES += (".ods", ".gpx", ".kml", ".ini", ".db")
-"""What people keep beside photos, by the end of its name; it is passed over."""
+# fmt: on
+"""What people, and Windows, keep beside photos, by the end of its name; it is passed over."""
 _KNOWN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
@@ -146,13 +135,8 @@ def _leads_elsewhere(name: str) -> bool:
 def _is_litter(entry: zipfile.ZipInfo) -> bool:
     name = entry.filename
     last = name.rpartition("/")[2]
-    return (
-        entry.is_dir()
-        or name.startswith(_LITTER[0])
-        or last.startswith(_LITTER[1])
-        or last in _LITTER_NAMES
-        or last.lower().endswith(_NOTES)
-    )
+    is_hidden = name.startswith(_LITTER[0]) or last.startswith(_LITTER[1])
+    return entry.is_dir() or is_hidden or last.lower().endswith(_NOTES)
 
 
 def _content(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, limits: ArchiveLimits) -> bytes | InvalidImage:

@@ -49,7 +49,6 @@ logger = logging.getLogger(__name__)
 
 router = APIRouter(tags=["identifications"])
 
-_MOST_IGNORED = 50
 
 REQUEST_BODY: dict[str, Any] = {
     "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": FORM_SCHEMA}}}
@@ -169,10 +168,8 @@ def _body(
 
 
 def _ignored(within: CandidateFilter | None, identifier: Identifier) -> IgnoredBody | None:
-    if within is None or not within.ignores_unlisted:
-        return None
-    entries = within.unlisted(identifier.species)
-    return IgnoredBody(count=len(entries), entries=entries[:_MOST_IGNORED])
+    found = None if within is None else within.passed_over(identifier.species)
+    return None if found is None else IgnoredBody(**found)
 
 
 def _roll_up(found: RollUp | None) -> RollUpBody | None:

@@ -1,12 +1,12 @@
 """How many batches come in at one time, what they hold of memory, and what they are charged."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
 import pytest
-from fastapi.testclient import TestClient
+from services import Service, services
 from starlette.datastructures import Headers
 from starlette.types import Message
 from tests_support import picture_bytes
@@ -15,7 +15,6 @@ from app import batch_upload
 from app.batch_door import MOST_OF_A_KEY, MOST_UPLOADS, BatchDoor
 from app.batch_form import batch_limits, form_shape
 from app.batch_upload import read_batch
-from app.main import create_app
 from app.settings import Settings
 from app.uploads import UploadBudget
 from models.api_keys import NewKey
@@ -28,18 +27,9 @@ URL = "/v1/batches"
 
 
 @pytest.fixture
-def service(tiny_home: Home) -> Iterator[Callable[..., TestClient]]:
-    opened: list[TestClient] = []
-
-    def make(**given: object) -> TestClient:
-        client = TestClient(create_app(Settings(home=tiny_home.root, device="cpu", worker=False, **given)))
-        client.__enter__()
-        opened.append(client)
-        return client
-
-    yield make
-    for client in opened:
-        client.__exit__(None, None, None)
+def service(tiny_home: Home) -> Iterator[Service]:
+    with services(tiny_home) as make:
+        yield make
 
 
 def photos(count: int, content: bytes | None = None) -> list[tuple[str, tuple[str, bytes]]]:
@@ -52,7 +42,7 @@ def key_of(home: Home, **limits: int) -> dict[str, str]:
 
 
 def test_a_spent_key_is_refused_before_anything_is_read(
-    service: Callable[..., TestClient], tiny_home: Home, monkeypatch: pytest.MonkeyPatch
+    service: Service, tiny_home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, headers = service(), key_of(tiny_home, daily_quota=1)
     assert client.post(URL, files=photos(1), headers=headers).status_code == 202
@@ -62,7 +52,7 @@ def test_a_spent_key_is_refused_before_anything_is_read(
 
 @pytest.mark.parametrize(("sent", "left"), [(photos(3), 2), (photos(4, b"no image"), 4)])
 def test_a_batch_counts_its_plants_and_one_at_least(
-    service: Callable[..., TestClient], tiny_home: Home, sent: list[tuple[str, tuple[str, bytes]]], left: int
+    service: Service, tiny_home: Home, sent: list[tuple[str, tuple[str, bytes]]], left: int
 ) -> None:
     client, headers = service(), key_of(tiny_home, daily_quota=5)
     answer = client.post(URL, files=sent, headers=headers)
@@ -70,13 +60,13 @@ def test_a_batch_counts_its_plants_and_one_at_least(
     assert f";r={left};" in answer.headers["RateLimit"]
 
 
-def test_a_batch_is_one_request_of_its_minute(service: Callable[..., TestClient], tiny_home: Home) -> None:
+def test_a_batch_is_one_request_of_its_minute(service: Service, tiny_home: Home) -> None:
     client, headers = service(), key_of(tiny_home, per_minute=2)
     statuses = [client.post(URL, files=photos(3), headers=headers).status_code for _ in range(3)]
     assert statuses == [202, 202, 429]
 
 
-def test_one_that_is_refused_in_the_end_is_not_charged(service: Callable[..., TestClient], tiny_home: Home) -> None:
+def test_one_that_is_refused_in_the_end_is_not_charged(service: Service, tiny_home: Home) -> None:
     client, headers = service(), key_of(tiny_home, daily_quota=3)
     assert client.post(URL, files=photos(5), headers=headers).status_code == 429
     wrong = client.post(URL, files=photos(2), data={"species_ids": "nowhere"}, headers=headers)

@@ -6,17 +6,16 @@ import json
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
+from services import Service, services
 from tests_support import picture_bytes
 
-from app.main import create_app
-from app.settings import Settings
 from indexer.worker import Worker
 from models.batches import BatchOptions, BatchPlant, BatchStore
 from models.catalogue import Catalogue
@@ -24,27 +23,16 @@ from models.errors import JobQueueError
 from models.home import Home
 
 URL = "/v1/batches"
-Make = Callable[..., TestClient]
 
 
 @pytest.fixture
-def make(tiny_home: Home) -> Iterator[Make]:
-    opened: list[TestClient] = []
-
-    def make(**given: object) -> TestClient:
-        settings = Settings(home=tiny_home.root, device="cpu", **given)
-        client = TestClient(create_app(settings), raise_server_exceptions=False)
-        client.__enter__()
-        opened.append(client)
-        return client
-
-    yield make
-    for client in opened:
-        client.__exit__(None, None, None)
+def make(tiny_home: Home) -> Iterator[Service]:
+    with services(tiny_home) as make:
+        yield make
 
 
 @pytest.fixture
-def service(make: Make) -> TestClient:
+def service(make: Service) -> TestClient:
     return make()
 
 
@@ -225,7 +213,7 @@ def test_neither_nothing_nor_both_is_a_batch(service: TestClient, leaf: bytes) -
     assert (no_zip.status_code, no_zip.json()["type"]) == (422, "urn:voucher:problem:invalid-batch")
 
 
-def test_limits_of_photos_bytes_and_batches(make: Make, leaf: bytes) -> None:
+def test_limits_of_photos_bytes_and_batches(make: Service, leaf: bytes) -> None:
     service = make(batch_photos=2, batch_jobs=1, max_upload_bytes=len(leaf), batch_upload_bytes=20 * len(leaf))
     assert send(service, *[("a.jpg", leaf)] * 3).status_code == 422
     assert send_zip(service, *[(f"{n}.jpg", leaf) for n in range(3)]).status_code == 422
@@ -237,7 +225,7 @@ def test_limits_of_photos_bytes_and_batches(make: Make, leaf: bytes) -> None:
     assert (full.status_code, full.headers["retry-after"]) == (503, "2")
 
 
-def test_larger_bodies_are_taken_here_and_nowhere_else(make: Make, leaf: bytes) -> None:
+def test_larger_bodies_are_taken_here_and_nowhere_else(make: Service, leaf: bytes) -> None:
     service = make(max_request_bytes=len(leaf))
     assert send(service, ("a.jpg", leaf), ("b.jpg", leaf)).status_code == 202
     assert service.post("/v1/identifications", files={"photos": leaf}).status_code == 413

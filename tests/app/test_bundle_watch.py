@@ -163,3 +163,13 @@ def test_neither_the_folder_nor_the_database_is_told_to_everybody(tmp_path: Path
     assert "inner" not in told
     assert "the service's log says why" in told
     serving.queue.close()
+
+
+@pytest.mark.parametrize("root", [".", "a", "/srv/flora"])
+def test_what_everybody_may_know_does_not_tell_where_the_home_is(root: str, monkeypatch, tmp_path) -> None:
+    monkeypatch.chdir(tmp_path)
+    home = Home(Path(root))
+    watch = BundleWatch(home, serving=None, load=lambda *_: pytest.fail("not asked for"))
+    where = home.root.resolve()
+    told = watch._public(BundleCorrupt(f"there is no index a-7 in {where}/indexes; see docs/data.md. A plan"))
+    assert told == "there is no index a-7 in the home/indexes; see docs/data.md. A plan"

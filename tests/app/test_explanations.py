@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from explanation_support import PHOTO, URL, Service, explanations, files_below, identify, jpeg, picture_at, services
+from explanation_support import PHOTO, URL, explanations, files_below, identify, jpeg, picture_at
 from PIL import Image
+from services import Service, services
 from tests_support import noise_picture
 
 import app.explanations

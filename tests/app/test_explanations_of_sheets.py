@@ -7,8 +7,9 @@ from typing import Any
 import anyio
 import numpy as np
 import pytest
-from explanation_support import PHOTO, Service, identify, jpeg, picture_at, services
+from explanation_support import PHOTO, identify, jpeg, picture_at
 from fastapi.testclient import TestClient
+from services import Service, services
 from tests_support import noise_picture
 
 import app.explanations

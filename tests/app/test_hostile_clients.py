@@ -10,8 +10,12 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 
 import pytest
+import uvicorn
 from fastapi.testclient import TestClient
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.server import ServerState
 
+from app.http_protocol import protocol_with_deadlines
 from app.inference import InferenceQueue
 
 Make = Callable[..., TestClient]
@@ -116,3 +120,54 @@ def test_whoever_asks_and_does_not_read_is_cut_off(serve_in_thread: Callable[...
             while piece := connection.recv(1 << 20):
                 received += len(piece)
     assert received < 20_000_000
+
+
+class Writing:
+    """As much of a transport as the protocol looks at."""
+
+    def __init__(self) -> None:
+        self.unread = 0
+        self.is_aborted = False
+
+    def get_write_buffer_size(self) -> int:
+        return self.unread
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+
+@pytest.mark.parametrize(
+    ("unread", "resumes", "is_aborted"),
+    [
+        ([90, 60, 30, 0, 0], False, False),
+        ([90, 90], False, True),
+        ([60, 70], False, True),
+        ([60, 70], True, False),
+        ([0, 70, 0, 70], False, False),
+    ],
+)
+def test_whoever_takes_something_is_waited_for(unread: list[int], resumes: bool, is_aborted: bool) -> None:
+    async def scenario() -> None:
+        protocol_class = protocol_with_deadlines(head_seconds=60, reader_seconds=60)
+        config = uvicorn.Config(lambda *_: None, log_config=None)
+        protocol = protocol_class(config, ServerState(), {}, asyncio.get_running_loop())
+        transport = Writing()
+        protocol.transport = transport
+        for size in unread:
+            transport.unread = size
+            protocol._look_at_reader()
+            protocol._stop_reader_timer()
+            if resumes:
+                protocol.flow = FlowControl(transport)
+                protocol.resume_writing()
+        assert transport.is_aborted is is_aborted
+
+    asyncio.run(scenario())
+
+
+def test_photos_at_a_mistyped_address_are_told_so(client: TestClient, encode: Encode) -> None:
+    large = encode() + bytes(100_000)
+    refused = client.post("/v1/identification", files={"photos": ("x", large)})
+    assert refused.status_code == 413
+    assert "no files are taken at this address" in refused.json()["detail"]
+    assert client.post("/v1/identifications/", files={"photos": ("x", large)}).status_code in (200, 404, 422)

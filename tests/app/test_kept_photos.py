@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image, ImageCms
+from services import Service, services
 from tests_support import noise_picture
 
 from app.kept_photos import KeptPhotos, kept_photos_for
@@ -24,7 +25,6 @@ from models.retrieval import Candidate, DecisionSource, GateDecision, Identifica
 from models.taxonomy import Species, SpeciesId
 
 URL = "/v1/identifications"
-Service = Callable[..., TestClient]
 
 ANSWER = Identification(
     (Candidate(Species(SpeciesId("7"), "Viola odorata L."), 0.75, 0.5, True, True),),
@@ -36,18 +36,8 @@ ANSWER = Identification(
 
 @pytest.fixture
 def service(tiny_home: Home) -> Iterator[Service]:
-    """Makes services over one home that a test may change; `stop` ends them before the test does."""
-    opened: list[TestClient] = []
-
-    def make(**given: object) -> TestClient:
-        client = TestClient(create_app(Settings(home=tiny_home.root, device="cpu", worker=False, **given)))
-        client.__enter__()
-        opened.append(client)
-        return client
-
-    yield make
-    for client in opened:
-        client.__exit__(None, None, None)
+    with services(tiny_home) as make:
+        yield make
 
 
 def jpeg(seed: int = 1, size: tuple[int, int] = (60, 40), **options: Any) -> bytes:

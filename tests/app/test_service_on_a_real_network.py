@@ -2,10 +2,12 @@
 
 import asyncio
 import errno
+import os
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from io import BytesIO
 from typing import Any
 
@@ -229,23 +231,13 @@ def species_of(rig: Rig) -> str:
         return str(catalogue.species()[0].species_id)
 
 
-def on_a_full_disk(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> int:
-    def full(*arguments: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+def on_a_disk_with(code: int, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> int:
+    def fail(*arguments: object) -> None:
+        raise OSError(code, os.strerror(code))
 
     service = rig.service()
     species = species_of(rig)
-    monkeypatch.setattr("models.image_store.os.fsync", full)
-    return add(rig, new_picture(), at=service, species_id=species)
-
-
-def on_a_read_only_disk(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> int:
-    def read_only(*arguments: object) -> None:
-        raise OSError(errno.EROFS, "Read-only file system")
-
-    service = rig.service()
-    species = species_of(rig)
-    monkeypatch.setattr("models.image_store.os.fsync", read_only)
+    monkeypatch.setattr("models.image_store.os.fsync", fail)
     return add(rig, new_picture(), at=service, species_id=species)
 
 
@@ -333,8 +325,8 @@ WAYS: dict[type[Exception], Callable[[Rig], int]] = {
 
 
 BREAKING: dict[type[Exception], Callable[[Rig, pytest.MonkeyPatch], int]] = {
-    StorageFull: on_a_full_disk,
-    StorageReadOnly: on_a_read_only_disk,
+    StorageFull: partial(on_a_disk_with, errno.ENOSPC),
+    StorageReadOnly: partial(on_a_disk_with, errno.EROFS),
     CatalogueBusy: while_another_writes,
     JobQueueError: without_a_queue,
 }

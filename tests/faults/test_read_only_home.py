@@ -96,6 +96,8 @@ def test_a_service_starts_on_it_and_says_what_does_not_go(home: Home, tmp_path: 
         refused = added(processes.address, species, **key)
         assert (refused.status_code, refused.json()["type"]) == (503, "urn:voucher:problem:read-only")
         assert str(home.root) not in refused.text
+        batch = httpx.post(f"{processes.address}/v1/batches", files=PHOTO, headers=key)
+        assert (batch.status_code, batch.json()["type"]) == (503, "urn:voucher:problem:read-only")
         ready = httpx.get(f"{processes.address}/readyz").json()
         disk = next(check for check in ready["checks"] if check["name"] == "disk")
         assert disk["state"] == "warning"

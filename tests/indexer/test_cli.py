@@ -205,3 +205,19 @@ def test_the_demo_config_is_valid_and_needs_no_download() -> None:
     config = demo.demo_config()
     assert not config.backbone.pretrained
     assert config.warmup.epochs > 0
+
+
+def test_a_damaged_index_is_built_anew_though_nothing_has_changed(tiny_home: Home) -> None:
+    before = active_artifact_id(tiny_home)
+    file = tiny_home.indexes / before / "prototypes.npy"
+    file.chmod(0o644)
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(bytes(content))
+    built = voucher("build", "--home", tiny_home.root, "--device", "cpu", "--json")
+    assert built.exit_code == 0, built.output
+    values = json.loads(built.stdout)
+    assert values["built"]
+    assert values["bundle_id"] != before
+    again = json.loads(voucher("build", "--home", tiny_home.root, "--device", "cpu", "--json").stdout)
+    assert again == {"bundle_id": values["bundle_id"], "built": False}

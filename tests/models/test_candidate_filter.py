@@ -208,3 +208,22 @@ def test_names_and_identifiers_mix() -> None:
     with pytest.raises(InvalidCandidateFilter, match="'Rosa canina', 'rosa canina L\\.'"):
         asked.positions(NAMED)
     assert asked.unlisted(NAMED) == ["Rosa canina", "rosa canina L."]
+
+
+@pytest.mark.parametrize("own", ["x Triticosecale rimpaui Wittm.", "×Triticosecale rimpaui", "× Triticosecale rimpaui"])
+@pytest.mark.parametrize("entry", ["× Triticosecale rimpaui", "x Triticosecale rimpaui"])
+def test_a_hybrids_sign_is_written_in_many_ways(own: str, entry: str) -> None:
+    asked = CandidateFilter.of(species_ids=[entry])
+    assert asked is not None
+    assert asked.positions((Species(SpeciesId("7"), own),)).tolist() == [0]
+
+
+def test_what_is_passed_over_is_counted_and_the_first_are_named() -> None:
+    asked = CandidateFilter.of(species_ids=["1", *(f"none {n:03}" for n in range(60))], ignores_unlisted=True)
+    assert asked is not None
+    found = asked.passed_over(NAMED)
+    assert found is not None
+    assert (found["count"], len(found["entries"]), found["entries"][0]) == (60, 50, "none 000")
+    strict = CandidateFilter.of(species_ids=["1"])
+    assert strict is not None
+    assert strict.passed_over(NAMED) is None

@@ -1,8 +1,6 @@
 """Services over a small trained network, photos for them, and heat maps taken from their answers."""
 
 import io
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,29 +8,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from tests_support import noise_picture
 
-from app.main import create_app
-from app.settings import Settings
-from models.home import Home
-
 URL = "/v1/identifications"
-Service = Callable[..., TestClient]
-
-
-@contextmanager
-def services(home: Home) -> Iterator[Service]:
-    """Makes services over one home that a test may change."""
-    opened: list[TestClient] = []
-
-    def make(**given: object) -> TestClient:
-        settings = Settings(home=home.root, device="cpu", worker=False, **given)
-        client = TestClient(create_app(settings), raise_server_exceptions=False)
-        client.__enter__()
-        opened.append(client)
-        return client
-
-    yield make
-    for client in opened:
-        client.__exit__(None, None, None)
 
 
 def jpeg(picture: Image.Image, **options: Any) -> bytes:
