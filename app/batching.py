@@ -43,11 +43,15 @@ class BatchObserver(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """The network's outputs for one request, and the seconds that it waited and that its batch took."""
+    """The network's outputs for one request.
+
+    It waited from `since` until its batch `began`, which `ended` later; in seconds of `time.monotonic`.
+    """
 
     encoded: Encoded
-    wait_seconds: float
-    network_seconds: float
+    since: float
+    began: float
+    ended: float
 
 
 @dataclass(slots=True)
@@ -294,12 +298,12 @@ class Batcher:
             for waiting in batch:
                 self._run_batch([waiting])
             return
-        seconds = time.monotonic() - began
+        ended = time.monotonic()
         start = 0
         for waiting in batch:
             rows = slice(start, start := start + len(waiting.pixels))
             part = Encoded(encoded.logits[rows], encoded.embeddings[rows])
-            waiting.future.set_result(Outputs(part, began - waiting.since, seconds))
+            waiting.future.set_result(Outputs(part, waiting.since, began, ended))
 
     def _survive(self, what: Callable[[Any], None], value: object) -> None:
         """What is beside the work may fail, such as counting it; this thread must not: nothing is answered without."""

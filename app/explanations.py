@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
-from app.inference import Looked, unless_gone
+from app.inference import unless_gone
+from app.passage import Looked
 from app.refusals import AnswerTimeout, ExplanationsOff
 from app.schemas.identification import ExplanationBody
 from app.serving import Serving

@@ -1,20 +1,15 @@
 """Takes photos off the event loop: a few threads decode, one or more run the network, a few work out answers."""
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol, TypeVar
 
-import numpy as np
-from PIL import Image
-
-from app.batching import Batcher, BatchObserver, Network, Pixels
+from app.batching import Batcher, BatchObserver
+from app.passage import Looked, Passage, PhotoReader, Question, Stage, Threads
 from app.refusals import AnswerTimeout, ClientGone
-from models.encoder import Encoded
-from models.errors import ImageTooLarge, ServiceOverloaded, UnreadableImage
+from models.errors import ServiceOverloaded
 
 T = TypeVar("T")
 
@@ -25,14 +20,14 @@ _ANSWER_THREADS = 16
 class Observer(BatchObserver, Protocol):
     """Is told how long the parts of an identification took."""
 
-    def stage(self, name: str, seconds: float) -> None:
-        """One of decode, wait, network, answer has just ended; called in the request's own context."""
+    def stage(self, stage: Stage) -> None:
+        """A part of an identification is over; called in the request's own context."""
 
 
 class Unobserved:
     """Nobody looks."""
 
-    def stage(self, name: str, seconds: float) -> None:
+    def stage(self, stage: Stage) -> None:
         """Nothing."""
 
     def batch(self, size: int) -> None:
@@ -40,29 +35,6 @@ class Unobserved:
 
     def depth(self, waiting: int) -> None:
         """Nothing."""
-
-
-class PhotoReader(Network, Protocol):
-    """A network with the preprocessing that belongs to it: an `Identifier`."""
-
-    def decode(self, source: bytes, *, max_pixels: int) -> Image.Image:
-        """Upright RGB picture. Raises `InvalidImage`."""
-
-    def preprocess(self, image: Image.Image) -> Pixels:
-        """``(3, H, W)`` float32."""
-
-
-@dataclass(frozen=True, slots=True)
-class Looked:
-    """What is known of the P photos of one request once the network has seen them.
-
-    `pixels` is ``(P, 3, H, W)`` float32, as the network got them; `sizes` are width and height of the upright photos,
-    as they were decoded.
-    """
-
-    encoded: Encoded
-    pixels: Pixels
-    sizes: tuple[tuple[int, int], ...]
 
 
 class InferenceQueue:
@@ -94,7 +66,6 @@ class InferenceQueue:
         self._timeout_seconds = timeout_seconds
         self._admitted = 0
         self._observer: Observer = observer or Unobserved()
-        self._free_decoders = asyncio.Semaphore(decode_workers)
         self._decoders = ThreadPoolExecutor(decode_workers, thread_name_prefix="decode")
         self._answers = ThreadPoolExecutor(_ANSWER_THREADS, thread_name_prefix="answer")
         self._batcher = Batcher(
@@ -104,6 +75,7 @@ class InferenceQueue:
             lanes=lanes,
             prepare=prepare,
         )
+        self._threads = Threads(self._decoders, self._batcher, self._answers)
 
     @property
     def admitted(self) -> int:
@@ -157,7 +129,14 @@ class InferenceQueue:
         and what `then` raises.
         """
         with nullcontext() if has_place else self.place():
-            return await self._in_time(unless_gone(client_gone, self._answer(identifier, photos, then)))
+            passage = Passage(Question(identifier, photos, then, self._max_pixels), self._threads)
+            try:
+                passage.begin()
+                return await self._in_time(unless_gone(client_gone, asyncio.wrap_future(passage.answered)))
+            finally:
+                passage.give_up()
+                for stage in passage.stages:
+                    self._observer.stage(stage)
 
     async def on_network(self, work: Callable[[], T]) -> T:
         """What `work` returns, called by a thread of the network between two batches; for those who have a `place`.
@@ -175,63 +154,6 @@ class InferenceQueue:
                 f"expected an answer within {self._timeout_seconds:.0f} seconds; try again in a moment"
             ) from None
 
-    async def _answer(self, identifier: PhotoReader, photos: Sequence[bytes], then: Callable[[Looked], T]) -> T:
-        observer, began = self._observer, time.monotonic()
-        pixels, sizes = await self._decoded(identifier, photos)
-        observer.stage("decode", time.monotonic() - began)
-        outputs = await asyncio.wrap_future(self._batcher.submit(identifier, pixels))
-        observer.stage("wait", outputs.wait_seconds)
-        observer.stage("network", outputs.network_seconds)
-        began = time.monotonic()
-        looked = Looked(outputs.encoded, pixels, sizes)
-        answer = await asyncio.get_running_loop().run_in_executor(self._answers, then, looked)
-        observer.stage("answer", time.monotonic() - began)
-        return answer
-
-    async def _decoded(
-        self, identifier: PhotoReader, photos: Sequence[bytes]
-    ) -> tuple[Pixels, tuple[tuple[int, int], ...]]:
-        decoding = [
-            asyncio.ensure_future(self._decoded_one(identifier, photo, position))
-            for position, photo in enumerate(photos, start=1)
-        ]
-        self._batcher.expect(1)
-        try:
-            decoded = await asyncio.gather(*decoding)
-        finally:
-            self._batcher.expect(-1)
-            # One bad photo or a cancelled request leaves no decoding behind for the others.
-            for task in decoding:
-                task.cancel()
-        return np.stack([pixels for pixels, _ in decoded]), tuple(size for _, size in decoded)
-
-    async def _decoded_one(
-        self, identifier: PhotoReader, photo: bytes, position: int
-    ) -> tuple[Pixels, tuple[int, int]]:
-        # Waited for here and not among the threads' work, which keeps what was cancelled until its turn comes.
-        await self._free_decoders.acquire()
-        loop = asyncio.get_running_loop()
-        try:
-            working = self._decoders.submit(self._pixels_of, identifier, photo, position)
-        except RuntimeError:  # shut down
-            self._free_decoders.release()
-            raise
-        working.add_done_callback(lambda _: self._release_decoder(loop))
-        return await asyncio.wrap_future(working)
-
-    def _release_decoder(self, loop: asyncio.AbstractEventLoop) -> None:
-        with suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(self._free_decoders.release)
-
-    def _pixels_of(self, identifier: PhotoReader, photo: bytes, position: int) -> tuple[Pixels, tuple[int, int]]:
-        try:
-            image = identifier.decode(photo, max_pixels=self._max_pixels)
-        except UnreadableImage as error:
-            raise UnreadableImage(f"photo {position}: {error}") from error
-        except ImageTooLarge as error:
-            raise ImageTooLarge(f"photo {position}: {error}") from error
-        return identifier.preprocess(image), image.size
-
     def close(self) -> None:
         """Drop what has not begun and wait for what has."""
         self._decoders.shutdown(wait=True, cancel_futures=True)
@@ -239,7 +161,7 @@ class InferenceQueue:
         self._answers.shutdown(wait=True, cancel_futures=True)
 
 
-async def unless_gone(client_gone: Callable[[], Awaitable[None]] | None, work: Coroutine[Any, Any, T]) -> T:
+async def unless_gone(client_gone: Callable[[], Awaitable[None]] | None, work: Awaitable[T]) -> T:
     """What `work` returns. Raises `ClientGone` as soon as the client is; the work is then given up."""
     working = asyncio.ensure_future(work)
     watching = asyncio.ensure_future(client_gone()) if client_gone else None

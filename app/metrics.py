@@ -9,6 +9,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.process_collector import ProcessCollector
 
 from app.metrics_folder import MetricsFolder
+from app.passage import Stage
 from models.retrieval import Identification
 
 PREFIX = "voucher"
@@ -86,9 +87,9 @@ class ServiceMetrics:
         self._unknown = self._counter("unknown_plants", "Answers that say the plant is none of the index.")
         self._photos = self._histogram("identification_photos", "Photos of one plant in one request.", PHOTOS)
 
-    def stage(self, name: str, seconds: float) -> None:
-        """A part of an identification took so long."""
-        self._stage_seconds.labels(name).observe(max(seconds, 0.0))
+    def stage(self, stage: Stage) -> None:
+        """A part of an identification is over."""
+        self._stage_seconds.labels(stage.name).observe(max(stage.ended - stage.began, 0.0))
         self._note_queue()
 
     def batch(self, size: int) -> None:

@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.inference import Observer
 from app.metrics import ServiceMetrics
+from app.passage import Stage
 
 NO_ROUTE = "none"
 """Of a request whose address nothing is at, or that was refused before it was looked up."""
@@ -61,14 +62,14 @@ class _Watch:
         if not self._awaits_body:
             return await self._receive()
         if self._upload_began is None:
-            self._upload_began = time.perf_counter()
+            self._upload_began = time.monotonic()
         message = await self._receive()
         if message["type"] == "http.request":
             self._metrics.uploaded(len(message.get("body", b"")))
             if not message.get("more_body", False):
                 self._awaits_body = False
                 if self._brings_files:
-                    self._observer.stage("upload", time.perf_counter() - self._upload_began)
+                    self._observer.stage(Stage("upload", self._upload_began, time.monotonic()))
         return message
 
     async def send(self, message: Message) -> None:

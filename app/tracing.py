@@ -8,7 +8,7 @@ import importlib.metadata
 import time
 from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from starlette.datastructures import Headers
@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.inference import Observer
 from app.metrics import METHODS
 from app.metrics_middleware import NO_ROUTE, route_of
+from app.passage import Stage
 from models.errors import InvalidConfig
 
 if TYPE_CHECKING:
@@ -34,10 +35,10 @@ _NANOSECONDS = 1_000_000_000
 
 @dataclass(slots=True)
 class _TracedRequest:
-    """The request that is being answered in this context; stages are told in several tasks of it."""
+    """The request that is being answered in this context; `clock` is what `time.time_ns` is ahead of the monotonic."""
 
     span: "Span"
-    wait_seconds: float | None = None
+    clock: int = field(default_factory=lambda: time.time_ns() - time.monotonic_ns())
 
 
 _current: ContextVar["_TracedRequest | None"] = ContextVar("traced_request", default=None)
@@ -51,20 +52,11 @@ class Tracing:
         self._provider = provider
         self._tracer = provider.get_tracer("voucher")
 
-    def stage(self, name: str, seconds: float) -> None:
-        """A part of the request that is being answered in this context has just ended; nothing outside of one."""
-        request = _current.get()
-        if request is None:
-            return
-        now = time.time_ns()
-        if name == "wait":
-            # Told together with the network's time, which came after it.
-            request.wait_seconds = seconds
-            return
-        began = now - round(seconds * _NANOSECONDS)
-        if name == "network" and request.wait_seconds is not None:
-            self._span(request, "wait", began - round(request.wait_seconds * _NANOSECONDS), began)
-        self._span(request, name, began, now)
+    def stage(self, stage: Stage) -> None:
+        """A part of the request that is being answered in this context is over; nothing outside of one."""
+        if (request := _current.get()) is not None:
+            began, ended = (request.clock + round(when * _NANOSECONDS) for when in (stage.began, stage.ended))
+            self._span(request, stage.name, began, ended)
 
     def close(self) -> None:
         """Send what has not been sent, and end."""
@@ -98,10 +90,10 @@ class TracedObserver:
     def __init__(self, observer: Observer, tracing: Tracing) -> None:
         self._observer, self._tracing = observer, tracing
 
-    def stage(self, name: str, seconds: float) -> None:
-        """A part of an identification has just ended."""
-        self._observer.stage(name, seconds)
-        self._tracing.stage(name, seconds)
+    def stage(self, stage: Stage) -> None:
+        """A part of an identification is over."""
+        self._observer.stage(stage)
+        self._tracing.stage(stage)
 
     def batch(self, size: int) -> None:
         """A batch of `size` photos begins."""
