@@ -96,6 +96,8 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        # FastAPI's own would tell addresses, with the keys in them, and what was sent; see `app.tracing`.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.settings = settings
     app.state.jobs = JobQueue(home_of(settings))
@@ -113,10 +115,11 @@ def create_app(
     app.state.access = AccessControl(settings)
     add_error_handlers(app)
     keyed = access_problems()
-    for module in (session, health, metrics, page):
-        app.include_router(module.router)
+    # The first is the one that is asked for most: they are tried in this order.
     for module in (identifications, curation):
         app.include_router(module.router, responses=keyed)
+    for module in (session, health, metrics, page):
+        app.include_router(module.router)
     for module in (species, sheets):
         app.include_router(module.router, dependencies=[Depends(may_read)], responses=keyed)
     for module in (changes, jobs, bundles):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from app.cpu_share import NetworkShare, decode_threads
 from app.database_silence import SilenceGuard
@@ -14,7 +14,9 @@ from app.species_directory import SpeciesDirectory
 from models.catalogue import Catalogue
 from models.home import Home
 from models.identifier import Identifier
-from models.specimens import Sheet
+from models.specimens import Sheet, Specimen
+
+T = TypeVar("T")
 
 
 class Background(Protocol):
@@ -41,9 +43,14 @@ class OpenCatalogue:
 
     def cited_sheets(self, sheet_ids: Sequence[str]) -> dict[str, Sheet]:
         """The sheets that an answer cites, without those that are gone. Raises `CatalogueError` and `StorageFull`."""
-        if self.silence is None:
-            return self.catalogue.get_sheets(sheet_ids)
-        return self.silence.ask_and_wait(lambda: self.catalogue.get_sheets(sheet_ids))
+        return self._asked(lambda: self.catalogue.get_sheets(sheet_ids))
+
+    def cited_specimens(self, sheet_ids: Sequence[str]) -> dict[str, Specimen]:
+        """The pressed plants of sheets, by the sheets' ids; as `cited_sheets`."""
+        return self._asked(lambda: self.catalogue.get_specimens(sheet_ids))
+
+    def _asked(self, question: Callable[[], T]) -> T:
+        return question() if self.silence is None else self.silence.ask_and_wait(question)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,11 +34,20 @@ def was_removed() -> ColumnElement[bool]:
     return schema.sheets.c.removed_at.is_not(None) & schema.sheets.c.purged_at.is_(None)
 
 
-# Made once: every identification asks it.
-SHEETS_BY_ID: Select[Any] = with_image(schema.sheets).where(
-    schema.sheets.c.image_id.in_(bindparam("sheet_ids", expanding=True)), schema.sheets.c.purged_at.is_(None)
-)
+def _by_id(query: Select[Any]) -> Select[Any]:
+    return query.where(
+        schema.sheets.c.image_id.in_(bindparam("sheet_ids", expanding=True)), schema.sheets.c.purged_at.is_(None)
+    )
+
+
+# Made once: every identification asks one of them.
+SHEETS_BY_ID: Select[Any] = _by_id(with_image(schema.sheets))
 """Sheets whose images are kept, of the ids `sheet_ids`."""
+
+SPECIMENS_BY_ID: Select[Any] = _by_id(
+    select(*(schema.sheets.c[name] for name in ("image_id", "institution_code", "collection_code", "catalog_number")))
+)
+"""The ids of the same sheets, and the codes of their specimens."""
 
 
 def purgeable_sheets(revision: int) -> Select[Any]:

@@ -5,23 +5,16 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from fastapi.concurrency import run_in_threadpool
 
-from app.dependencies import (
-    ExplainerDependency,
-    IdentifyDependency,
-    KeptPhotosDependency,
-    MetricsDependency,
-    ServingDependency,
-    SettingsDependency,
-    UploadBudgetDependency,
-)
+from app.dependencies import IdentifyDependency
+from app.desk import AtDesk
 from app.error_responses import request_id_of
 from app.explanations import Asked
 from app.hang_up import client_gone
 from app.identification_form import FORM_SCHEMA, IdentificationOptions, form_shape, read_options
-from app.inference import Looked
+from app.passage import Looked
 from app.routes.documented_errors import problems
 from app.routes.sheets import image_url, thumbnail_url
 from app.schemas.identification import (
@@ -43,7 +36,7 @@ from models.candidate_filter import CandidateFilter
 from models.errors import CatalogueError, StorageFull
 from models.identifier import Identifier
 from models.retrieval import Candidate, Identification, Novelty, PredictionSet, RollUp, SheetMatch
-from models.specimens import Sheet, Specimen
+from models.specimens import Specimen
 
 logger = logging.getLogger(__name__)
 
@@ -57,11 +50,11 @@ REQUEST_BODY: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class _Answered:
-    """An answer, what it was made from, and what is known of the sheets that it cites."""
+    """An answer, what it was made from, and the specimens of the sheets that it cites."""
 
     looked: Looked
     identification: Identification
-    sheets: dict[str, Sheet] | None
+    specimens: dict[str, Specimen] | None
     ignored: IgnoredBody | None
 
 
@@ -73,14 +66,8 @@ class _Answered:
     openapi_extra=REQUEST_BODY,
 )
 async def create_identification(
-    request: Request,
     access: IdentifyDependency,
-    settings: SettingsDependency,
-    serving: ServingDependency,
-    budget: UploadBudgetDependency,
-    metrics: MetricsDependency,
-    explainer: ExplainerDependency,
-    kept_photos: KeptPhotosDependency,
+    desk: AtDesk,
 ) -> Response:
     """Candidates by falling probability, who decided and why, and the sheets that vouch for each candidate.
 
@@ -88,6 +75,7 @@ async def create_identification(
     the service has set that; what they tell of place and camera is not read. With `explain` the best sheet of the first
     candidates comes with heat maps over the photo and the sheet that show what makes them alike.
     """
+    request, settings, serving = desk.request, desk.settings, desk.serving
     # Asked for once: this request ends with the bundle that it began with, whatever is activated meanwhile.
     identifier, collection = serving.identifier, serving.collection
     serving.queue.refuse_when_full()
@@ -96,7 +84,7 @@ async def create_identification(
     async def gone() -> None:
         await client_gone(request)
 
-    with budget.share() as share:
+    with desk.budget.share() as share:
         form = await read_upload(request.headers, request.receive, shape, share)
         options = read_options(form.texts, photo_count=len(form.files))
         if options.within is not None:
@@ -112,13 +100,13 @@ async def create_identification(
                 has_place=True,
             )
             identification = found.identification
-            if kept_photos is not None:
-                kept_photos.keep(form.files, identification, request_id_of(request))
+            if desk.kept_photos is not None:
+                desk.kept_photos.keep(form.files, identification, request_id_of(request))
             give_files(share, form)
-            metrics.identified(identification)
+            desk.metrics.identified(identification)
             asked = Asked(serving, identifier, found.looked, client_gone=gone)
-            explained = await explainer.explain(asked, identification, candidates=options.explained_candidates)
-    candidates = [_candidate(candidate, found.sheets, explained) for candidate in identification.candidates]
+            explained = await desk.explainer.explain(asked, identification, candidates=options.explained_candidates)
+    candidates = [_candidate(candidate, found.specimens, explained) for candidate in identification.candidates]
     milliseconds = 1000 * (time.perf_counter() - started)
     body = _body(identification, identifier.model_id, candidates, found.ignored, request_id_of(request), milliseconds)
     _log(body)
@@ -135,7 +123,9 @@ def _answered(
         sheets_per_candidate=options.sheets_per_candidate,
         within=options.within,
     )
-    return _Answered(looked, identification, _sheets(collection, identification), _ignored(options.within, identifier))
+    return _Answered(
+        looked, identification, _specimens(collection, identification), _ignored(options.within, identifier)
+    )
 
 
 def _body(
@@ -195,22 +185,27 @@ def _prediction_set(found: PredictionSet | None) -> PredictionSetBody | None:
     return PredictionSetBody(
         coverage=found.coverage,
         size=found.size,
-        species=[SpeciesName(species_id=s.species_id, scientific_name=s.scientific_name) for s in found.species],
+        # Not checked one by one: there may be thousands, and they are of the types that are asked for.
+        species=[
+            SpeciesName.model_construct(species_id=s.species_id, scientific_name=s.scientific_name)
+            for s in found.species
+        ],
         herbarium_only=found.herbarium_only,
         guarantee=found.guarantee,
     )
 
 
-def _sheets(collection: OpenCatalogue, identification: Identification) -> dict[str, Sheet] | None:
-    """What is known of the sheets that are cited, without those that are gone; None when the catalogue cannot be read.
+def _specimens(collection: OpenCatalogue, identification: Identification) -> dict[str, Specimen] | None:
+    """The specimens of the sheets that are cited, by the sheets' ids; None when the catalogue cannot be read.
 
-    A full or read-only disk, or a database that is down, is no reason to name no plant.
+    Sheets that are gone are not among them. A full or read-only disk, or a database that is down, is no reason to name
+    no plant.
     """
     cited = [match.sheet_id for candidate in identification.candidates for match in candidate.sheets]
     if not cited:
         return {}
     try:
-        found = collection.cited_sheets(cited)
+        found = collection.cited_specimens(cited)
     except (CatalogueError, StorageFull) as error:
         logger.warning("sheets are cited by their ids alone: %s", error)
         return None
@@ -221,7 +216,7 @@ def _sheets(collection: OpenCatalogue, identification: Identification) -> dict[s
 
 
 def _candidate(
-    candidate: Candidate, sheets: dict[str, Sheet] | None, explained: dict[str, ExplanationBody]
+    candidate: Candidate, specimens: dict[str, Specimen] | None, explained: dict[str, ExplanationBody]
 ) -> CandidateBody:
     species = candidate.species
     return CandidateBody(
@@ -233,18 +228,17 @@ def _candidate(
         similarity=candidate.similarity,
         has_field_photos=candidate.has_field_photos,
         in_classifier=candidate.in_classifier,
-        sheets=[sheet for match in candidate.sheets for sheet in _evidence(match, sheets, explained)],
+        sheets=[sheet for match in candidate.sheets for sheet in _evidence(match, specimens, explained)],
     )
 
 
 def _evidence(
-    match: SheetMatch, sheets: dict[str, Sheet] | None, explained: dict[str, ExplanationBody]
+    match: SheetMatch, specimens: dict[str, Specimen] | None, explained: dict[str, ExplanationBody]
 ) -> list[SheetEvidence]:
     """The sheet of `match`; none when it left the catalogue after the index was built."""
-    sheet = None if sheets is None else sheets.get(match.sheet_id)
-    if sheets is not None and sheet is None:
+    specimen = Specimen() if specimens is None else specimens.get(match.sheet_id)
+    if specimen is None:
         return []
-    specimen = Specimen() if sheet is None else sheet.specimen
     evidence = SheetEvidence(
         sheet_id=match.sheet_id,
         similarity=match.similarity,

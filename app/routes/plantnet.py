@@ -7,21 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 
-from app.dependencies import (
-    IdentifyDependency,
-    KeptPhotosDependency,
-    MetricsDependency,
-    RemoteImagesDependency,
-    ServingDependency,
-    SettingsDependency,
-    UploadBudgetDependency,
-)
+from app.access import Access
+from app.dependencies import IdentifyDependency, RemoteImagesDependency
+from app.desk import AtDesk, Desk
 from app.error_responses import request_id_of
 from app.hang_up import client_gone
-from app.inference import Looked
+from app.passage import Looked
 from app.plantnet.answer import other_results_of, result_of
 from app.plantnet.asked import (
     IdentifyQuery,
@@ -58,22 +52,6 @@ NOT_FOUND = "Species not found"
 """Clients compare this message."""
 
 
-@dataclass(frozen=True, slots=True)
-class Desk:
-    """Where an identification is asked for: what both routes need of the service."""
-
-    request: Request
-    access: IdentifyDependency
-    settings: SettingsDependency
-    serving: ServingDependency
-    budget: UploadBudgetDependency
-    metrics: MetricsDependency
-    kept_photos: KeptPhotosDependency
-
-
-AtDesk = Annotated[Desk, Depends()]
-
-
 @router.post(
     "/v2/identify/{project}",
     summary="Identify one plant from 1–5 images of it",
@@ -81,7 +59,9 @@ AtDesk = Annotated[Desk, Depends()]
     responses={**answered(EXAMPLE), **errors(404, 408, 413, 415)},
     openapi_extra=FORM,
 )
-async def identify_uploads(project: str, asked: Annotated[IdentifyQuery, Query()], desk: AtDesk) -> AnswerBody:
+async def identify_uploads(
+    project: str, asked: Annotated[IdentifyQuery, Query()], access: IdentifyDependency, desk: AtDesk
+) -> AnswerBody:
     """Species by falling probability; 404 for photos that show no known plant, unless `no-reject` is true.
 
     What images tell of place and camera is not read.
@@ -98,7 +78,7 @@ async def identify_uploads(project: str, asked: Annotated[IdentifyQuery, Query()
         organs = organs_of(asked.organs, len(form.files))
         found = await _identify(desk, identifier, form.files, asked)
     query = _query(project, asked, found.image_ids, organs)
-    return await run_in_threadpool(_body, desk, found, asked, query, flora)
+    return await run_in_threadpool(_body, desk, access, found, asked, query, flora)
 
 
 @router.get(
@@ -110,6 +90,7 @@ async def identify_uploads(project: str, asked: Annotated[IdentifyQuery, Query()
 async def identify_urls(
     project: str,
     asked: Annotated[IdentifyUrlsQuery, Query()],
+    access: IdentifyDependency,
     desk: AtDesk,
     remote_images: RemoteImagesDependency,
 ) -> AnswerBody:
@@ -124,7 +105,7 @@ async def identify_urls(
         images = await remote_images.fetch(asked.images, share)
         found = await _identify(desk, identifier, images, asked)
     query = _query(project, asked, asked.images, organs)
-    return await run_in_threadpool(_body, desk, found, asked, query, flora)
+    return await run_in_threadpool(_body, desk, access, found, asked, query, flora)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +156,7 @@ def _query(project: str, asked: IdentifyQuery, images: Sequence[str], organs: li
     )
 
 
-def _body(desk: Desk, found: _Found, asked: IdentifyQuery, query: QueryBody, flora: str) -> AnswerBody:
+def _body(desk: Desk, access: Access, found: _Found, asked: IdentifyQuery, query: QueryBody, flora: str) -> AnswerBody:
     candidates = found.identification.candidates
     sheets = _sheets(desk.serving, found.identification)
     base_url = base_url_of(desk.request, desk.settings)
@@ -188,7 +169,7 @@ def _body(desk: Desk, found: _Found, asked: IdentifyQuery, query: QueryBody, flo
         best_match=candidates[0].species.scientific_name,
         results=[result_of(candidate, sheets, base_url) for candidate in candidates],
         version=found.identification.bundle_id,
-        remaining_identification_requests=remaining_of(desk.access),
+        remaining_identification_requests=remaining_of(access),
         **other,
     )
 

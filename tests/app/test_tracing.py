@@ -147,3 +147,19 @@ def test_traces_that_are_configured_but_not_installed_are_refused(monkeypatch: p
 def test_another_protocol_is_refused() -> None:
     with pytest.raises(InvalidConfig, match="grpc"):
         tracing_from(ENDPOINT | {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"})
+
+
+def test_the_framework_tells_nothing_of_its_own(
+    collection_home: Home, identifier, exporter: InMemorySpanExporter, encode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its spans have the whole address, with the key of those that send it there."""
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr("opentelemetry.trace.get_tracer_provider", lambda: provider)
+
+    def load(settings: Settings) -> Serving:
+        return Serving(queue_for(settings), open_collection(collection_home), identifier)
+
+    with TestClient(create_app(Settings(home=collection_home.root), load)) as client:
+        assert identify(client, encode(1)) == 200
+    assert exporter.get_finished_spans() == ()

@@ -95,6 +95,7 @@ def test_sheets_and_photos_come_back_as_they_were(home: Home) -> None:
         assert list(catalogue.sheets()) == [whole]
         assert list(catalogue.field_photos()) == [view]
         assert catalogue.get_sheet(whole.sheet_id) == whole
+        assert catalogue.get_specimens([whole.sheet_id, "nothing"]) == {whole.sheet_id: whole.specimen}
         assert catalogue.find_image(view.image.source_sha256) == view.image
         assert catalogue.find_image("0" * 64) is None
         assert catalogue.image_store.root == home.images
