@@ -1,15 +1,17 @@
 """The pipeline without a service: decode, preprocess, network, search and answer, in one process.
 
-``python -m indexer.bench_bare HOME DEVICE SECONDS BATCH… -- PHOTO…`` writes what it measured as JSON.
+``python -m indexer.bench_bare HOME DEVICE SECONDS BATCH… -- PHOTO…`` writes photos a second as JSON. Without SECONDS
+and BATCH it waits for lines with seconds, and answers each with the median milliseconds of one photo alone in that time.
 """
 
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, islice
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -64,28 +66,39 @@ class _Pipeline:
         return cycle(self._photos)
 
 
-def measure(home: Home, device: str, seconds: float, batches: list[int], files: list[Path]) -> dict[str, Any]:
-    """Photos a second of both ways for each size of batch, and the median milliseconds of one photo alone."""
+def load(home: Home, device: str, files: list[Path]) -> _Pipeline:
+    """The pipeline with all cores, warmed up."""
     limit_threads(available_cores())
     pipeline = _Pipeline(Identifier.load(home, Compute.resolve(device)), [f.read_bytes() for f in files])
+    pipeline.in_turn(1, 0.5)
+    return pipeline
+
+
+def rates(pipeline: _Pipeline, seconds: float, batches: list[int]) -> dict[str, dict[str, float]]:
+    """Photos a second of both ways for each size of batch."""
     pipeline.in_turn(max(batches), 0.5)
-    rates: dict[str, dict[str, float]] = {"in_turn": {}, "overlapped": {}}
+    found: dict[str, dict[str, float]] = {"in_turn": {}, "overlapped": {}}
     for batch in batches:
         for name, way in (("in_turn", pipeline.in_turn), ("overlapped", pipeline.overlapped)):
             took = way(batch, seconds)
-            rates[name][str(batch)] = batch * len(took) / sum(took)
-    alone = sorted(pipeline.in_turn(1, seconds))
-    return {"photos_per_second": rates, "alone_milliseconds": 1000 * alone[len(alone) // 2]}
+            found[name][str(batch)] = batch * len(took) / sum(took)
+    return found
+
+
+def alone(pipeline: _Pipeline, orders: Iterable[str]) -> Iterator[float]:
+    """For each order of so many seconds, the median milliseconds of one photo alone."""
+    for order in orders:
+        yield 1000 * median(pipeline.in_turn(1, float(order)))
 
 
 if __name__ == "__main__":
-    _home, _device, _seconds, *_rest = sys.argv[1:]
+    _home, _device, *_rest = sys.argv[1:]
     _split = _rest.index("--")
-    _found = measure(
-        Home(Path(_home)),
-        _device,
-        float(_seconds),
-        [int(b) for b in _rest[:_split]],
-        [Path(p) for p in _rest[_split + 1 :]],
-    )
-    json.dump(_found, sys.stdout)
+    _pipeline = load(Home(Path(_home)), _device, [Path(p) for p in _rest[_split + 1 :]])
+    if _split:
+        _seconds, *_batches = _rest[:_split]
+        json.dump(rates(_pipeline, float(_seconds), [int(b) for b in _batches]), sys.stdout)
+    else:
+        for _milliseconds in alone(_pipeline, sys.stdin):
+            sys.stdout.write(f"{_milliseconds}\n")
+            sys.stdout.flush()

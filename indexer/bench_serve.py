@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from indexer.bench_load import Load, LoadOrder
+from indexer.bench_one_client import Milliseconds, OneClient, bare_pipeline, in_turns, one_client
 from indexer.progress import Report, silent
 from models.decoding import decode_image
 from models.errors import InsufficientData, InvalidImage, UnreadableImage, VoucherError
@@ -28,6 +29,7 @@ BATCHES = (1, 2, 4, 8, 16)
 _START_SECONDS = 180.0
 _STOP_SECONDS = 30.0
 _WARM_UP_SECONDS = 2.0
+_SHORT_WARM_UP_SECONDS = 0.2
 _SHOWN_BYTES = 1000
 _QUEUE = {"VOUCHER_QUEUE_LIMIT": "256", "VOUCHER_ACCESS": "open"}
 
@@ -38,14 +40,10 @@ class ServiceDidNotStart(VoucherError):
 
 @dataclass(frozen=True)
 class BareFigures:
-    """The pipeline without a service: photos a second by size of batch, decoding in turn with the network or beside it.
-
-    `alone_milliseconds` is the median time of one photo.
-    """
+    """The pipeline without a service: photos a second by size of batch, decoding in turn with the network or beside."""
 
     in_turn: dict[str, float]
     overlapped: dict[str, float]
-    alone_milliseconds: float
 
     @property
     def best_rate(self) -> float:
@@ -55,10 +53,10 @@ class BareFigures:
 
 @dataclass(frozen=True)
 class ServeBench:
-    """What was measured, the middle one of the rounds of each.
+    """What was measured, the middle one of the rounds of each, but of `one_client` the turns of all rounds.
 
-    `overhead` is the service's median latency with one client over the bare pipeline's, less one; `throughput` its
-    answers a second with the most clients over the bare pipeline's photos a second at its best size of batch.
+    `throughput` is the service's answers a second with the most clients over the bare pipeline's photos a second at its
+    best size of batch. `one_client` is None unless one client was among those asked for.
     """
 
     photos: int
@@ -69,7 +67,7 @@ class ServeBench:
     bare: BareFigures
     service: tuple[Load, ...]
     litserve: tuple[Load, ...]
-    overhead: float
+    one_client: OneClient | None
     throughput: float
 
     def to_json(self) -> dict[str, Any]:
@@ -106,6 +104,7 @@ def bench_serve(
     lit = [str(home.root), device, str(lit_port), "16", "0.005"]
     bare: list[BareFigures] = []
     ours: list[list[Load]] = []
+    pairs: list[list[float]] = []
     theirs: list[list[Load]] = []
     for round_ in range(rounds):
         report("rounds", round_, rounds)
@@ -113,6 +112,9 @@ def bench_serve(
         with _running(_voucher([*serve, "--workers", str(workers)]), f"http://127.0.0.1:{port}/readyz", _QUEUE):
             url = f"http://127.0.0.1:{port}/v1/identifications"
             ours.append([_load(LoadOrder(url, "photos", files, n, seconds, _WARM_UP_SECONDS)) for n in clients])
+            if 1 in clients:
+                with bare_pipeline([str(home.root), device, "--", *files]) as alone:
+                    pairs += in_turns(alone, _served(url, files), seconds, report)
         if with_litserve:
             with _running(
                 [sys.executable, "-m", "indexer.bench_litserve", *lit], f"http://127.0.0.1:{lit_port}/health"
@@ -131,19 +133,9 @@ def bench_serve(
         bare=middle,
         service=service,
         litserve=_middle(theirs),
-        overhead=_overhead(ours, bare),
+        one_client=one_client(pairs) if pairs else None,
         throughput=max(load.answers_per_second for load in service if load.clients == max(clients)) / middle.best_rate,
     )
-
-
-def _overhead(ours: list[list[Load]], bare: list[BareFigures]) -> float:
-    """Of the rounds the middle one: both of a round were measured under the same load of the machine."""
-    ratios = sorted(
-        loads[0].p50_milliseconds / figures.alone_milliseconds - 1
-        for loads, figures in zip(ours, bare, strict=True)
-        if loads[0].clients == 1
-    )
-    return ratios[len(ratios) // 2] if ratios else float("nan")
 
 
 def _middle(rounds: list[list[Load]]) -> tuple[Load, ...]:
@@ -155,8 +147,12 @@ def _middle(rounds: list[list[Load]]) -> tuple[Load, ...]:
 
 def _bare(home: Home, device: str, seconds: float, files: list[str]) -> BareFigures:
     arguments = [str(home.root), device, str(seconds / 2), *map(str, BATCHES), "--", *files]
-    found = _json_of([sys.executable, "-m", "indexer.bench_bare", *arguments])
-    return BareFigures(**found["photos_per_second"], alone_milliseconds=found["alone_milliseconds"])
+    return BareFigures(**_json_of([sys.executable, "-m", "indexer.bench_bare", *arguments]))
+
+
+def _served(url: str, files: list[str]) -> Milliseconds:
+    """One client of the service."""
+    return lambda seconds: _load(LoadOrder(url, "photos", files, 1, seconds, _SHORT_WARM_UP_SECONDS)).p50_milliseconds
 
 
 def _load(order: LoadOrder) -> Load:
@@ -235,11 +231,16 @@ def describe(bench: ServeBench) -> str:
     ]
     for name, rates in (("decoding in turn", bench.bare.in_turn), ("decoding beside", bench.bare.overlapped)):
         lines.append(f"  {name:18}" + "  ".join(f"{batch}: {rate:.1f}" for batch, rate in rates.items()))
-    lines.append(f"  one photo alone   {bench.bare.alone_milliseconds:.1f} ms")
     for name, loads in (("voucher", bench.service), ("LitServe", bench.litserve)):
         lines += [f"{name:9}{_row(load)}" for load in loads]
     lines.append("")
-    lines.append(f"overhead with one client {100 * bench.overhead:+.1f} %")
+    if (alone := bench.one_client) is not None:
+        low, high = alone.overhead_interval
+        lines.append(
+            f"one client in turn with the bare pipeline: {alone.served_milliseconds:.1f} and "
+            f"{alone.bare_milliseconds:.1f} ms; overhead {100 * alone.overhead:+.1f} % "
+            f"(95 % interval {100 * low:+.1f} to {100 * high:+.1f} %, {alone.turns} turns)"
+        )
     lines.append(f"throughput with the most clients {bench.throughput:.2f} of the bare pipeline's best")
     return "\n".join(lines)
 
