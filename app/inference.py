@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from app.batching import Batcher, BatchObserver
 from app.passage import Looked, Passage, PhotoReader, Question, Stage, Threads
@@ -164,15 +164,24 @@ class InferenceQueue:
 async def unless_gone(client_gone: Callable[[], Awaitable[None]] | None, work: Awaitable[T]) -> T:
     """What `work` returns. Raises `ClientGone` as soon as the client is; the work is then given up."""
     working = asyncio.ensure_future(work)
-    watching = asyncio.ensure_future(client_gone()) if client_gone else None
+    if client_gone is None:
+        return await working
+    watching = asyncio.ensure_future(client_gone())
+    is_gone = False
+
+    def give_up(_: object) -> None:
+        nonlocal is_gone
+        is_gone = working.cancel()
+
+    watching.add_done_callback(give_up)
     try:
-        either: list[asyncio.Future[Any]] = [working] if watching is None else [working, watching]
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientGone("the client closed the connection before its answer was ready")
-        return working.result()
+        return await working
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if is_gone and task is not None and not task.cancelling():
+            raise ClientGone("the client closed the connection before its answer was ready") from None
+        raise
     finally:
-        unfinished = [task for task in (working, watching) if task is not None and not task.done()]
-        for task in unfinished:
-            task.cancel()
-        await asyncio.gather(*unfinished, return_exceptions=True)
+        # Not waited for: it looks at the connection and at nothing else.
+        watching.remove_done_callback(give_up)
+        watching.cancel()

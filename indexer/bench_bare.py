@@ -1,7 +1,7 @@
 """The pipeline without a service: decode, preprocess, network, search and answer, in one process.
 
 ``python -m indexer.bench_bare HOME DEVICE SECONDS BATCH… -- PHOTO…`` writes photos a second as JSON. Without SECONDS
-and BATCH it waits for lines with seconds, and answers each with the median milliseconds of one photo alone in that time.
+and BATCH it waits for lines with seconds, and tells for each the median milliseconds of one photo alone in that time.
 """
 
 import json

@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 from fastapi.concurrency import run_in_threadpool
+from starlette.background import BackgroundTask
 
 from app.dependencies import IdentifyDependency
 from app.desk import AtDesk
@@ -103,15 +104,19 @@ async def create_identification(
             if desk.kept_photos is not None:
                 desk.kept_photos.keep(form.files, identification, request_id_of(request))
             give_files(share, form)
-            desk.metrics.identified(identification)
             asked = Asked(serving, identifier, found.looked, client_gone=gone)
             explained = await desk.explainer.explain(asked, identification, candidates=options.explained_candidates)
     candidates = [_candidate(candidate, found.specimens, explained) for candidate in identification.candidates]
     milliseconds = 1000 * (time.perf_counter() - started)
     body = _body(identification, identifier.model_id, candidates, found.ignored, request_id_of(request), milliseconds)
-    _log(body)
-    # Written here: it is of the declared model, and would be checked against it once more.
-    return Response(body.model_dump_json(), media_type="application/json")
+
+    async def note() -> None:
+        desk.metrics.identified(identification)
+        _log(body)
+
+    # Written here: it is of the declared model, and would be checked against it once more. Who waits for it need not
+    # wait until it is noted.
+    return Response(body.model_dump_json(), media_type="application/json", background=BackgroundTask(note))
 
 
 def _answered(
@@ -185,11 +190,7 @@ def _prediction_set(found: PredictionSet | None) -> PredictionSetBody | None:
     return PredictionSetBody(
         coverage=found.coverage,
         size=found.size,
-        # Not checked one by one: there may be thousands, and they are of the types that are asked for.
-        species=[
-            SpeciesName.model_construct(species_id=s.species_id, scientific_name=s.scientific_name)
-            for s in found.species
-        ],
+        species=[SpeciesName(species_id=s.species_id, scientific_name=s.scientific_name) for s in found.species],
         herbarium_only=found.herbarium_only,
         guarantee=found.guarantee,
     )
