@@ -65,7 +65,7 @@ export class IdentifyForm {
         byId(mendAt).focus();
         return;
       }
-      say(`Answered in ${(body.milliseconds / 1000).toFixed(1)} seconds`);
+      say(`Answered in ${duration(body.milliseconds)}`);
       this.#answer.show(body, photos, among);
     } catch (error) {
       this.#setRunning(null);
@@ -113,6 +113,11 @@ export class IdentifyForm {
     byId("progress").removeAttribute("value");
     if (controller) byId("cancel").focus();
   }
+}
+
+function duration(milliseconds) {
+  if (milliseconds >= 1000) return `${(milliseconds / 1000).toFixed(1)} seconds`;
+  return counted(Math.max(1, Math.round(milliseconds)), "millisecond");
 }
 
 function say(words) {
