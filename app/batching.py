@@ -292,11 +292,11 @@ class Batcher:
             pixels = batch[0].pixels if len(batch) == 1 else np.concatenate([w.pixels for w in batch])
             encoded = batch[0].network.encode(pixels)
         except Exception as error:  # noqa: BLE001 - handed on to those who wait
+            # None stays in `batch`: the error keeps this frame, and would be kept by it.
             if len(batch) == 1:
-                batch[0].future.set_exception(error)
-                return
-            for waiting in batch:
-                self._run_batch([waiting])
+                batch.pop().future.set_exception(error)
+            while batch:
+                self._run_batch([batch.pop(0)])
             return
         ended = time.monotonic()
         start = 0
@@ -322,3 +322,4 @@ def _run_task(task: _Task) -> None:
         task.future.set_result(task.work())
     except Exception as error:  # noqa: BLE001 - handed on to whoever waits
         task.future.set_exception(error)
+        del task  # the error keeps this frame, and would be kept by it

@@ -131,8 +131,7 @@ class InferenceQueue:
         with nullcontext() if has_place else self.place():
             passage = Passage(Question(identifier, photos, then, self._max_pixels), self._threads)
             try:
-                passage.begin()
-                return await self._in_time(unless_gone(client_gone, asyncio.wrap_future(passage.answered)))
+                return await self._in_time(unless_gone(client_gone, asyncio.wrap_future(passage.begin())))
             finally:
                 passage.give_up()
                 for stage in passage.stages:
@@ -163,17 +162,16 @@ class InferenceQueue:
 
 async def unless_gone(client_gone: Callable[[], Awaitable[None]] | None, work: Awaitable[T]) -> T:
     """What `work` returns. Raises `ClientGone` as soon as the client is; the work is then given up."""
-    working = asyncio.ensure_future(work)
-    if client_gone is None:
-        return await working
-    watching = asyncio.ensure_future(client_gone())
+    working: asyncio.Future[T] = asyncio.ensure_future(work)
+    watching = asyncio.ensure_future(client_gone()) if client_gone else None
     is_gone = False
 
     def give_up(_: object) -> None:
         nonlocal is_gone
         is_gone = working.cancel()
 
-    watching.add_done_callback(give_up)
+    if watching is not None:
+        watching.add_done_callback(give_up)
     try:
         return await working
     except asyncio.CancelledError:
@@ -182,6 +180,11 @@ async def unless_gone(client_gone: Callable[[], Awaitable[None]] | None, work: A
             raise ClientGone("the client closed the connection before its answer was ready") from None
         raise
     finally:
-        # Not waited for: it looks at the connection and at nothing else.
-        watching.remove_done_callback(give_up)
-        watching.cancel()
+        if watching is not None:
+            # Not waited for: it looks at the connection and at nothing else.
+            watching.remove_done_callback(give_up)
+            watching.cancel()
+        # An error keeps the frames that it came through. Were it kept by one of them in turn, photos would stay in
+        # memory until the next search for such circles.
+        del work
+        working = asyncio.Future()

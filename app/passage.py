@@ -77,40 +77,50 @@ class Passage(Generic[T]):
     """
 
     def __init__(self, question: Question[T], threads: Threads) -> None:
-        self.answered: Future[T] = Future()
-        """What `then` made of it, or what went wrong; cancelled when a thread that was needed has been shut down."""
+        # Who ends it takes this with it: an error keeps the frames that it came through, and so would keep the photos.
+        self._answered: Future[T] | None = Future()
         self.stages: list[Stage] = []
         """Those that are over; to be read when the way is."""
         # What waits in an executor reaches the question through here alone: once it is given up, neither photos nor
         # bundle are kept by what an executor drops only when its turn comes.
         self._question: Question[T] | None = question
         self._threads = threads
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         self._under_way: list[Future[Any]] = []
         self._decoded: list[tuple[Pixels, tuple[int, int]] | None] = [None] * len(question.photos)
         self._is_arriving = False
         self._is_over = False
 
-    def begin(self) -> None:
-        """Have the photos decoded. Raises `RuntimeError` when there are no threads any more."""
-        began = time.monotonic()
-        with self._lock:
-            photos = len(self._decoded)
-            self._is_arriving = True
-            self._threads.batcher.expect(1)
+    def begin(self) -> "Future[T]":
+        """Have the photos decoded. To be called once; raises `RuntimeError` when there are no threads any more.
+
+        The future tells what `then` made of it, or what went wrong; it is cancelled when a thread that was needed has
+        been shut down.
+        """
+        assert self._answered is not None
+        began, photos, answered = time.monotonic(), len(self._decoded), self._answered
+        self._is_arriving = True
+        self._threads.batcher.expect(1)
         for position in range(photos):
             self._follow(self._threads.decoders.submit(self._decode, position, began))
+        return answered
 
     def give_up(self) -> None:
         """Do no more of it than is being done just now. Nothing when it is over."""
+        self._ends()
+
+    def _ends(self) -> "Future[T] | None":
+        """To tell how it ended, for the first who comes; what is under way is given up."""
         with self._lock:
+            answered, self._answered = self._answered, None
             self._is_over = True
             self._question = None
             self._decoded.clear()
-            self._no_longer_arriving()
             under_way, self._under_way = self._under_way, []
+        self._no_longer_arriving()
         for part in under_way:
             part.cancel()
+        return answered
 
     def _follow(self, part: "Future[Any]") -> None:
         """Cancel `part` with the rest; when it is dropped, by an executor that was shut down, so is the rest."""
@@ -142,8 +152,7 @@ class Passage(Generic[T]):
             self._fail(error)
 
     def _to_network(self, question: Question[T], pixels: Pixels, sizes: tuple[tuple[int, int], ...]) -> None:
-        with self._lock:
-            self._no_longer_arriving()
+        self._no_longer_arriving()
         outputs = self._threads.batcher.submit(question.reader, pixels)
         self._follow(outputs)
         outputs.add_done_callback(lambda done: self._to_answer(done, pixels, sizes))
@@ -151,6 +160,10 @@ class Passage(Generic[T]):
     def _to_answer(self, outputs: "Future[Outputs]", pixels: Pixels, sizes: tuple[tuple[int, int], ...]) -> None:
         """In the network's thread, or where `outputs` are cancelled."""
         if outputs.cancelled() or self._is_over:
+            return
+        # Not raised here: it would keep this frame, which has `outputs`, which keep it.
+        if (failure := outputs.exception()) is not None:
+            self._fail(failure)
             return
         try:
             found = outputs.result()
@@ -171,27 +184,22 @@ class Passage(Generic[T]):
             self._fail(error)
             return
         self.stages.append(Stage("answer", began, time.monotonic()))
-        if self._ends() and self.answered.set_running_or_notify_cancel():
-            self.answered.set_result(answer)
+        if (answered := self._ends()) is not None and answered.set_running_or_notify_cancel():
+            answered.set_result(answer)
 
     def _fail(self, error: BaseException) -> None:
-        if self._ends() and self.answered.set_running_or_notify_cancel():
-            self.answered.set_exception(error)
+        if (answered := self._ends()) is not None and answered.set_running_or_notify_cancel():
+            answered.set_exception(error)
 
     def _drop(self) -> None:
-        if self._ends():
-            self.answered.cancel()
-
-    def _ends(self) -> bool:
-        """Whether it is this caller who tells how it ended; what is under way is given up."""
-        with self._lock:
-            was_over = self._is_over
-            self.give_up()
-        return not was_over
+        if (answered := self._ends()) is not None:
+            answered.cancel()
 
     def _no_longer_arriving(self) -> None:
-        if self._is_arriving:
-            self._is_arriving = False
+        with self._lock:
+            was_arriving, self._is_arriving = self._is_arriving, False
+        # The batcher has a lock of its own, and cancels requests while it holds it: the two are never held together.
+        if was_arriving:
             self._threads.batcher.expect(-1)
 
 

@@ -107,6 +107,43 @@ def test_photos_of_clients_that_went_do_not_wait_for_a_decoder(identifier, encod
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("part", ["decode", "encode", "answer"])
+def test_photos_that_an_error_ended_are_not_kept_until_memory_is_searched(
+    part: str, identifier, encode: Encode
+) -> None:
+    photo = encode(7)
+
+    def fail(*_: object, **__: object) -> None:
+        raise FloatingPointError(part)
+
+    setattr(identifier, part, fail)
+
+    async def scenario() -> None:
+        queue = InferenceQueue(queue_limit=4, decode_workers=1, max_pixels=10**6, timeout_seconds=10)
+        gone = asyncio.Event()
+
+        async def ask() -> None:
+            with pytest.raises(FloatingPointError, match=part):
+                await queue.ask(
+                    identifier, [photo], lambda looked: identifier.answer(looked.encoded), client_gone=gone.wait
+                )
+
+        await ask()
+        before = sys.getrefcount(photo)
+        for _ in range(5):
+            await ask()
+        await asyncio.sleep(0.01)  # the loop forgets it
+        assert sys.getrefcount(photo) <= before
+        queue.close()
+
+    gc.collect()
+    gc.disable()
+    try:
+        asyncio.run(scenario())
+    finally:
+        gc.enable()
+
+
 def test_whoever_asks_and_does_not_read_is_cut_off(serve_in_thread: Callable[..., int]) -> None:
     port = serve_in_thread(body_timeout_seconds=0.5)
     with closing(socket.socket()) as connection:

@@ -40,35 +40,34 @@ def threads() -> Iterator[Threads]:
 
 
 @pytest.fixture
-def begin(threads: Threads, identifier: Any) -> Callable[..., Passage[Any]]:
-    def begin(*photos: bytes, then: Callable[[Looked], Any] = lambda looked: looked) -> Passage[Any]:
+def begin(threads: Threads, identifier: Any) -> Callable[..., tuple[Passage[Any], Future[Any]]]:
+    def begin(*photos: bytes, then: Callable[[Looked], Any] = lambda looked: looked) -> Any:
         passage = Passage(Question(identifier, photos, then, 50_000), threads)
-        passage.begin()
-        return passage
+        return passage, passage.begin()
 
     return begin
 
 
 def test_the_photos_of_a_plant_are_looked_at_together_and_in_their_order(begin, threads, encode: Encode) -> None:
-    passage = begin(*(encode(seed, "PNG", size=(width, 60)) for seed, width in enumerate((40, 50, 60))))
-    looked = passage.answered.result(PATIENCE)
+    _, answered = begin(*(encode(seed, "PNG", size=(width, 60)) for seed, width in enumerate((40, 50, 60))))
+    looked = answered.result(PATIENCE)
     assert looked.sizes == ((40, 60), (50, 60), (60, 60))
     assert len(looked.pixels) == len(looked.encoded.logits) == 3
     assert threads.batcher.expected == 0
 
 
 def test_the_stages_follow_each_other(begin, encode: Encode) -> None:
-    passage = begin(encode(1))
-    passage.answered.result(PATIENCE)
+    passage, answered = begin(encode(1))
+    answered.result(PATIENCE)
     assert [stage.name for stage in passage.stages] == ["decode", "wait", "network", "answer"]
     moments = [moment for stage in passage.stages for moment in (stage.began, stage.ended)]
     assert moments == sorted(moments)
 
 
 def test_one_bad_photo_ends_it_and_the_network_sees_nothing(begin, threads, identifier, encode: Encode) -> None:
-    passage = begin(encode(1), encode(2)[:600], encode(3))
+    _, answered = begin(encode(1), encode(2)[:600], encode(3))
     with pytest.raises(UnreadableImage, match=r"^photo 2: "):
-        passage.answered.result(PATIENCE)
+        answered.result(PATIENCE)
     threads.decoders.shutdown(wait=True)
     assert not identifier.entered.is_set()
     assert threads.batcher.expected == 0
@@ -81,25 +80,25 @@ def test_whatever_goes_wrong_in_a_thread_is_told(part: str, begin, threads, iden
 
     if part != "then":
         setattr(identifier, part, fail)
-    passage = begin(encode(1), then=fail if part == "then" else len)
+    _, answered = begin(encode(1), then=fail if part == "then" else len)
     with pytest.raises(FloatingPointError, match=part):
-        passage.answered.result(PATIENCE)
+        answered.result(PATIENCE)
     assert threads.batcher.expected == 0
 
 
 def test_what_is_given_up_goes_no_further(begin, threads, identifier, encode: Encode) -> None:
     identifier.hold.clear()
-    answered: list[Looked] = []
-    passage = begin(encode(1), then=answered.append)
+    made: list[Looked] = []
+    passage, answered = begin(encode(1), then=made.append)
     assert identifier.entered.wait(PATIENCE)
-    behind = begin(encode(2), then=answered.append)
+    behind, _ = begin(encode(2), then=made.append)
     for each in (passage, behind):
         each.give_up()
     identifier.hold.set()
-    assert len(begin(encode(3)).answered.result(PATIENCE).sizes) == 1
+    assert len(begin(encode(3))[1].result(PATIENCE).sizes) == 1
     threads.answers.shutdown(wait=True)
-    assert answered == []
-    assert not passage.answered.done()
+    assert made == []
+    assert not answered.done()
     assert threads.batcher.expected == 0
 
 
@@ -125,12 +124,12 @@ def test_what_waits_for_a_decoder_keeps_nothing_once_it_is_given_up(threads: Thr
 
 def test_who_nobody_waits_for_any_more_is_no_fault(begin, identifier, encode: Encode) -> None:
     identifier.hold.clear()
-    passage = begin(encode(1))
+    _, answered = begin(encode(1))
     assert identifier.entered.wait(PATIENCE)
-    assert passage.answered.cancel()
+    assert answered.cancel()
     identifier.hold.set()
     # The next one is answered all the same: no thread has ended of it.
-    assert begin(encode(2)).answered.result(PATIENCE)
+    assert begin(encode(2))[1].result(PATIENCE)
 
 
 @pytest.mark.parametrize("which", ["decoders", "batcher", "answers"])
@@ -141,27 +140,27 @@ def test_threads_that_are_shut_down_leave_nobody_waiting(
     blocked: list[Future[Any]] = []
     if which == "batcher":
         identifier.hold.clear()
-        first = begin(encode(9))
+        _, first = begin(encode(9))
         assert identifier.entered.wait(PATIENCE)
-        passage = begin(encode(1))
+        passage, answered = begin(encode(1))
         wait_until(lambda: [stage.name for stage in passage.stages] == ["decode"])
         closing = threading.Thread(target=threads.batcher.close)
         closing.start()
     else:
         executor = getattr(threads, which)
         blocked = [executor.submit(hold.wait, PATIENCE) for _ in range(2)]
-        passage = begin(encode(1))
+        passage, answered = begin(encode(1))
         if which == "answers":
             wait_until(lambda: len(passage.stages) == 3)
             wait_until(lambda: executor._work_queue.qsize() > 0)
         executor.shutdown(wait=False, cancel_futures=True)
     with pytest.raises(CancelledError):
-        passage.answered.result(PATIENCE)
+        answered.result(PATIENCE)
     hold.set()
     identifier.hold.set()
     if which == "batcher":
         closing.join()
-        assert first.answered.result(PATIENCE)
+        assert first.result(PATIENCE)
     assert all(each.result(PATIENCE) for each in blocked)
     assert threads.batcher.expected == 0
 
