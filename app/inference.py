@@ -23,11 +23,17 @@ class Observer(BatchObserver, Protocol):
     def stage(self, stage: Stage) -> None:
         """A part of an identification is over; called in the request's own context."""
 
+    def queue_changed(self) -> None:
+        """There are more or fewer requests in work or waiting."""
+
 
 class Unobserved:
     """Nobody looks."""
 
     def stage(self, stage: Stage) -> None:
+        """Nothing."""
+
+    def queue_changed(self) -> None:
         """Nothing."""
 
     def batch(self, size: int) -> None:
@@ -107,10 +113,12 @@ class InferenceQueue:
         """Counts one request from here to the end of the block. Raises `ServiceOverloaded` when the queue is full."""
         self.refuse_when_full()
         self._admitted += 1
+        self._observer.queue_changed()
         try:
             yield
         finally:
             self._admitted -= 1
+            self._observer.queue_changed()
 
     async def ask(
         self,
@@ -142,7 +150,7 @@ class InferenceQueue:
 
         Raises `AnswerTimeout`, and what `work` raises.
         """
-        return await self._in_time(asyncio.wrap_future(self._batcher.run(work)))
+        return await self._in_time(unless_gone(None, asyncio.wrap_future(self._batcher.run(work))))
 
     async def _in_time(self, answer: Awaitable[T]) -> T:
         try:

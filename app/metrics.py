@@ -90,7 +90,6 @@ class ServiceMetrics:
     def stage(self, stage: Stage) -> None:
         """A part of an identification is over."""
         self._stage_seconds.labels(stage.name).observe(max(stage.ended - stage.began, 0.0))
-        self._note_queue()
 
     def batch(self, size: int) -> None:
         """The network begins with a batch of `size` photos."""
@@ -104,7 +103,12 @@ class ServiceMetrics:
         """Tell of `queue` how full it is."""
         self._queue = queue
         self._limit.set(queue.limit)
-        self._note_queue()
+        self.queue_changed()
+
+    def queue_changed(self) -> None:
+        """There are more or fewer requests in work or waiting; told at once, as another process may be asked for it."""
+        if self._queue is not None:
+            self._admitted.set(self._queue.admitted)
 
     def identified(self, identification: Identification) -> None:
         """A plant was named, or not."""
@@ -121,7 +125,6 @@ class ServiceMetrics:
     def request_ends(self, route: str, method: str, status: str, seconds: float | None) -> None:
         """A request was answered; `seconds` is None for an answer whose length its client decides."""
         self._in_progress.dec()
-        self._note_queue()
         method = method if method in METHODS else "other"
         self._requests.labels(route, method, status).inc()
         if seconds is not None:
@@ -141,11 +144,6 @@ class ServiceMetrics:
         registry.register(_Collected(self._folder or self._registry, state, _Processes(self._folder)))
         encode, media_type = choose_encoder(accept)
         return encode(registry), media_type
-
-    def _note_queue(self) -> None:
-        # Noted whenever something happens, and not when it is asked for: another process may be asked for it.
-        if self._queue is not None:
-            self._admitted.set(self._queue.admitted)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, labels, namespace=PREFIX, registry=self._registry)

@@ -123,7 +123,7 @@ class Passage(Generic[T]):
         return answered
 
     def _follow(self, part: "Future[Any]") -> None:
-        """Cancel `part` with the rest; when it is dropped, by an executor that was shut down, so is the rest."""
+        """Cancel `part` with the rest, and end the rest when it fails, or is dropped by an executor at its end."""
         with self._lock:
             is_over = self._is_over
             if not is_over:
@@ -131,25 +131,29 @@ class Passage(Generic[T]):
         if is_over:
             part.cancel()
         else:
-            part.add_done_callback(lambda done: self._drop() if done.cancelled() else None)
+            part.add_done_callback(self._look_at)
+
+    def _look_at(self, part: "Future[Any]") -> None:
+        if part.cancelled():
+            self._drop()
+        # Not raised here: it would keep this frame, which has `part`, which keeps it.
+        elif (failure := part.exception()) is not None:
+            self._fail(failure)
 
     def _decode(self, position: int, began: float) -> None:
         """In a thread that decodes."""
-        try:
-            if (question := self._question) is None:
+        if (question := self._question) is None:
+            return
+        decoded = _decoded(question, position)
+        with self._lock:
+            if self._is_over:
                 return
-            decoded = _decoded(question, position)
-            with self._lock:
-                if self._is_over:
-                    return
-                self._decoded[position] = decoded
-                ready = [each for each in self._decoded if each is not None]
-            if len(ready) == len(question.photos):
-                self.stages.append(Stage("decode", began, time.monotonic()))
-                pixels, sizes = np.stack([pixels for pixels, _ in ready]), tuple(size for _, size in ready)
-                self._to_network(question, pixels, sizes)
-        except Exception as error:  # noqa: BLE001 - handed on to who waits
-            self._fail(error)
+            self._decoded[position] = decoded
+            ready = [each for each in self._decoded if each is not None]
+        if len(ready) == len(question.photos):
+            self.stages.append(Stage("decode", began, time.monotonic()))
+            pixels, sizes = np.stack([pixels for pixels, _ in ready]), tuple(size for _, size in ready)
+            self._to_network(question, pixels, sizes)
 
     def _to_network(self, question: Question[T], pixels: Pixels, sizes: tuple[tuple[int, int], ...]) -> None:
         self._no_longer_arriving()
@@ -159,11 +163,7 @@ class Passage(Generic[T]):
 
     def _to_answer(self, outputs: "Future[Outputs]", pixels: Pixels, sizes: tuple[tuple[int, int], ...]) -> None:
         """In the network's thread, or where `outputs` are cancelled."""
-        if outputs.cancelled() or self._is_over:
-            return
-        # Not raised here: it would keep this frame, which has `outputs`, which keep it.
-        if (failure := outputs.exception()) is not None:
-            self._fail(failure)
+        if outputs.cancelled() or outputs.exception() is not None or self._is_over:
             return
         try:
             found = outputs.result()
@@ -178,16 +178,16 @@ class Passage(Generic[T]):
         """In a thread that answers."""
         if (question := self._question) is None:
             return
-        try:
-            answer = question.then(looked)
-        except Exception as error:  # noqa: BLE001 - handed on to who waits
-            self._fail(error)
-            return
+        answer = question.then(looked)
         self.stages.append(Stage("answer", began, time.monotonic()))
         if (answered := self._ends()) is not None and answered.set_running_or_notify_cancel():
             answered.set_result(answer)
 
     def _fail(self, error: BaseException) -> None:
+        if not isinstance(error, Exception):
+            # Such as would end the event loop in which it is told.
+            whole = RuntimeError(f"a thread was ended by {error!r}")
+            whole.__cause__, error = error, whole
         if (answered := self._ends()) is not None and answered.set_running_or_notify_cancel():
             answered.set_exception(error)
 

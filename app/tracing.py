@@ -95,6 +95,10 @@ class TracedObserver:
         self._observer.stage(stage)
         self._tracing.stage(stage)
 
+    def queue_changed(self) -> None:
+        """There are more or fewer requests in work or waiting."""
+        self._observer.queue_changed()
+
     def batch(self, size: int) -> None:
         """A batch of `size` photos begins."""
         self._observer.batch(size)

@@ -1,7 +1,8 @@
 """The pipeline without a service: decode, preprocess, network, search and answer, in one process.
 
 ``python -m indexer.bench_bare HOME DEVICE SECONDS BATCH… -- PHOTO…`` writes photos a second as JSON. Without SECONDS
-and BATCH it waits for lines with seconds, and tells for each the median milliseconds of one photo alone in that time.
+and BATCH it waits for lines with seconds and the number of a photo, and tells for each the median milliseconds of one
+photo alone in that time, from that one on.
 """
 
 import json
@@ -11,11 +12,11 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, islice
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
 
+from indexer.bench_one_client import median_milliseconds
 from models.compute import Compute, limit_threads
 from models.cpu_cores import available_cores
 from models.encoder import Encoded
@@ -39,6 +40,10 @@ class _Pipeline:
         for row in range(len(pixels)):
             rows = slice(row, row + 1)
             self._identifier.answer(Encoded(encoded.logits[rows], encoded.embeddings[rows]))
+
+    def one(self, number: int) -> None:
+        """The photo of that number, alone."""
+        self.finish([self.pixels(self._photos[number % len(self._photos)])])
 
     def in_turn(self, batch: int, seconds: float) -> list[float]:
         """Seconds of each batch, decoded photo after photo before the network runs."""
@@ -86,9 +91,10 @@ def rates(pipeline: _Pipeline, seconds: float, batches: list[int]) -> dict[str, 
 
 
 def alone(pipeline: _Pipeline, orders: Iterable[str]) -> Iterator[float]:
-    """For each order of so many seconds, the median milliseconds of one photo alone."""
+    """For each order, seconds and the number of a photo, the median milliseconds of one photo alone."""
     for order in orders:
-        yield 1000 * median(pipeline.in_turn(1, float(order)))
+        seconds, first = order.split()
+        yield median_milliseconds(pipeline.one, float(seconds), int(first))
 
 
 if __name__ == "__main__":

@@ -65,14 +65,16 @@ def request_bytes(url: str, field: str, photo: bytes) -> bytes:
     return head.encode() + body
 
 
-class _Client:
+class Client:
     """One connection; opened again when the service closes it."""
 
-    def __init__(self, host: str, port: int) -> None:
-        self._address = (host, port)
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._address = (parts.hostname or "127.0.0.1", parts.port or 80)
         self._socket: socket.socket | None = None
 
     def ask(self, request: bytes) -> int:
+        """Status of the answer. Raises `OSError`."""
         if self._socket is None:
             self._socket = socket.create_connection(self._address, timeout=_PATIENCE_SECONDS)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -97,6 +99,7 @@ class _Client:
         return before + piece
 
     def close(self) -> None:
+        """Until the next request."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -104,7 +107,6 @@ class _Client:
 
 def run_load(order: LoadOrder) -> Load:
     """Let the clients, a thread each, ask one photo after the other until the time is over."""
-    parts = urlsplit(order.url)
     requests = [request_bytes(order.url, order.field, Path(p).read_bytes()) for p in order.photos]
     begin = time.perf_counter() + order.warm_up_seconds
     end = begin + order.seconds
@@ -113,7 +115,7 @@ def run_load(order: LoadOrder) -> Load:
     counting = threading.Lock()
 
     def client(number: int) -> None:
-        connection = _Client(parts.hostname or "127.0.0.1", parts.port or 80)
+        connection = Client(order.url)
         turn = number
         while (started := time.perf_counter()) < end:
             try:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from indexer.bench_load import Load, LoadOrder
-from indexer.bench_one_client import Milliseconds, OneClient, bare_pipeline, in_turns, one_client
+from indexer.bench_one_client import OneClient, bare_pipeline, in_turns, one_after_the_other, one_client
 from indexer.progress import Report, silent
 from models.decoding import decode_image
 from models.errors import InsufficientData, InvalidImage, UnreadableImage, VoucherError
@@ -29,7 +29,6 @@ BATCHES = (1, 2, 4, 8, 16)
 _START_SECONDS = 180.0
 _STOP_SECONDS = 30.0
 _WARM_UP_SECONDS = 2.0
-_SHORT_WARM_UP_SECONDS = 0.2
 _SHOWN_BYTES = 1000
 _QUEUE = {"VOUCHER_QUEUE_LIMIT": "256", "VOUCHER_ACCESS": "open"}
 
@@ -113,8 +112,11 @@ def bench_serve(
             url = f"http://127.0.0.1:{port}/v1/identifications"
             ours.append([_load(LoadOrder(url, "photos", files, n, seconds, _WARM_UP_SECONDS)) for n in clients])
             if 1 in clients:
-                with bare_pipeline([str(home.root), device, "--", *files]) as alone:
-                    pairs += in_turns(alone, _served(url, files), seconds, report)
+                with (
+                    bare_pipeline([str(home.root), device, "--", *files]) as alone,
+                    one_after_the_other(url, "photos", photos) as served,
+                ):
+                    pairs += in_turns(alone, served, seconds, report)
         if with_litserve:
             with _running(
                 [sys.executable, "-m", "indexer.bench_litserve", *lit], f"http://127.0.0.1:{lit_port}/health"
@@ -148,11 +150,6 @@ def _middle(rounds: list[list[Load]]) -> tuple[Load, ...]:
 def _bare(home: Home, device: str, seconds: float, files: list[str]) -> BareFigures:
     arguments = [str(home.root), device, str(seconds / 2), *map(str, BATCHES), "--", *files]
     return BareFigures(**_json_of([sys.executable, "-m", "indexer.bench_bare", *arguments]))
-
-
-def _served(url: str, files: list[str]) -> Milliseconds:
-    """One client of the service."""
-    return lambda seconds: _load(LoadOrder(url, "photos", files, 1, seconds, _SHORT_WARM_UP_SECONDS)).p50_milliseconds
 
 
 def _load(order: LoadOrder) -> Load:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -74,9 +74,7 @@ class Catalogue:
 
     def __init__(self, engine: Engine, image_store: ImageStore) -> None:
         self._engine = engine
-        self._specimens_by_id = SpecimensById(engine.dialect)
-        # Those of the driver come as they are where it is asked itself.
-        self._database_errors = (SQLAlchemyError, engine.dialect.loaded_dbapi.Error)
+        self._specimens_by_id = SpecimensById(engine)
         self._image_store = image_store
 
     @classmethod
@@ -253,8 +251,11 @@ class Catalogue:
         """The pressed plants of some sheets, by the sheets' ids, as `get_sheets` but in a tenth of the time."""
         if not sheet_ids:
             return {}
-        with self._reporting(), closing(self._engine.raw_connection()) as connection:
-            found = self._specimens_by_id.ask(connection.cursor(), sheet_ids)
+        try:
+            with self._reporting():
+                found = self._specimens_by_id.ask(sheet_ids)
+        except self._engine.dialect.loaded_dbapi.Error as error:
+            raise catalogue_error(self._engine.url, error) from error
         return {sheet_id: Specimen(*codes) for sheet_id, *codes in found}
 
     def find_image(self, source_sha256: str) -> Image | None:
@@ -318,7 +319,7 @@ class Catalogue:
     def _reporting(self) -> Iterator[None]:
         try:
             yield
-        except self._database_errors as error:
+        except SQLAlchemyError as error:
             raise catalogue_error(self._engine.url, error) from error
 
 

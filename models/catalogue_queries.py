@@ -1,11 +1,11 @@
 """Questions to the catalogue that readers and writers share."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Dialect, Select, String, Table, bindparam, select
-from sqlalchemy.engine.interfaces import DBAPICursor
+from sqlalchemy import ColumnElement, Connection, Engine, Select, String, Table, bindparam, select
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from models import catalogue_schema as schema
@@ -51,26 +51,32 @@ class SpecimensById:
     statement, once for each number of ids.
     """
 
-    def __init__(self, dialect: Dialect) -> None:
-        self._dialect = dialect
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
         self._compiled = lru_cache(maxsize=64)(self._compile)
 
-    def ask(
-        self, cursor: DBAPICursor, sheet_ids: Sequence[str]
-    ) -> list[tuple[str, str | None, str | None, str | None]]:
-        """Of at most some hundred ids. Raises the driver's errors."""
+    def ask(self, sheet_ids: Sequence[str]) -> list[tuple[Any, ...]]:
+        """Of 1 to some hundred ids. Raises the driver's errors, which are `dialect.loaded_dbapi.Error`."""
         compiled = self._compiled(len(sheet_ids))
         named = {f"id_{number}": sheet_id for number, sheet_id in enumerate(sheet_ids)}
         in_order = None if compiled.positiontup is None else [named[name] for name in compiled.positiontup]
-        cursor.execute(compiled.string, named if in_order is None else in_order)
-        return list(cursor.fetchall())
+        dialect = self._engine.dialect
+        with closing(self._engine.raw_connection()) as connection:
+            try:
+                cursor = connection.cursor()
+                cursor.execute(compiled.string, named if in_order is None else in_order)
+                return list(cursor.fetchall())
+            except dialect.loaded_dbapi.Error as error:
+                if dialect.is_disconnect(error, connection, None):
+                    connection.invalidate(error)
+                raise
 
     def _compile(self, count: int) -> SQLCompiler:
         columns = (schema.sheets.c[n] for n in ("image_id", "institution_code", "collection_code", "catalog_number"))
         wanted = [bindparam(f"id_{number}", type_=String) for number in range(count)]
         is_wanted = schema.sheets.c.image_id.in_(wanted)
         query = select(*columns).where(is_wanted, schema.sheets.c.purged_at.is_(None))
-        return query.compile(dialect=self._dialect)
+        return query.compile(dialect=self._engine.dialect)
 
 
 def purgeable_sheets(revision: int) -> Select[Any]:

@@ -17,6 +17,7 @@ from uvicorn.server import ServerState
 
 from app.http_protocol import protocol_with_deadlines
 from app.inference import InferenceQueue
+from app.passage import Looked
 
 Make = Callable[..., TestClient]
 Encode = Callable[..., bytes]
@@ -107,7 +108,7 @@ def test_photos_of_clients_that_went_do_not_wait_for_a_decoder(identifier, encod
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("part", ["decode", "encode", "answer"])
+@pytest.mark.parametrize("part", ["decode", "encode", "answer", "beside"])
 def test_photos_that_an_error_ended_are_not_kept_until_memory_is_searched(
     part: str, identifier, encode: Encode
 ) -> None:
@@ -116,17 +117,20 @@ def test_photos_that_an_error_ended_are_not_kept_until_memory_is_searched(
     def fail(*_: object, **__: object) -> None:
         raise FloatingPointError(part)
 
-    setattr(identifier, part, fail)
+    if part != "beside":
+        setattr(identifier, part, fail)
 
     async def scenario() -> None:
         queue = InferenceQueue(queue_limit=4, decode_workers=1, max_pixels=10**6, timeout_seconds=10)
         gone = asyncio.Event()
 
         async def ask() -> None:
+            def then(looked: Looked) -> object:
+                return identifier.answer(looked.encoded)
+
+            asked = queue.on_network(lambda: fail(photo)) if part == "beside" else None
             with pytest.raises(FloatingPointError, match=part):
-                await queue.ask(
-                    identifier, [photo], lambda looked: identifier.answer(looked.encoded), client_gone=gone.wait
-                )
+                await (asked or queue.ask(identifier, [photo], then, client_gone=gone.wait))
 
         await ask()
         before = sys.getrefcount(photo)

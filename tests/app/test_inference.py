@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from app.inference import InferenceQueue
+from app.inference import InferenceQueue, Unobserved
 from app.refusals import AnswerTimeout, ClientGone
 from models.errors import ImageTooLarge, ServiceOverloaded, UnreadableImage
 
@@ -39,6 +39,27 @@ def test_more_than_the_limit_is_refused_and_room_is_given_back(identifier, encod
         queue.refuse_when_full()
         queue.close()
 
+    asyncio.run(scenario())
+
+
+def test_how_full_it_is_is_told_when_it_changes(identifier, encode: Encode) -> None:
+    noted: list[int] = []
+
+    class Noting(Unobserved):
+        def queue_changed(self) -> None:
+            noted.append(queue.admitted)
+
+    async def scenario() -> None:
+        identifier.hold.clear()
+        waiting = [asyncio.create_task(ask(queue, identifier, encode())) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        assert noted == [1, 2]
+        identifier.hold.set()
+        await asyncio.gather(*waiting)
+        assert noted == [1, 2, 1, 0]
+        queue.close()
+
+    queue = queue_of(observer=Noting())
     asyncio.run(scenario())
 
 

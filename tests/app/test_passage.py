@@ -86,6 +86,19 @@ def test_whatever_goes_wrong_in_a_thread_is_told(part: str, begin, threads, iden
     assert threads.batcher.expected == 0
 
 
+@pytest.mark.parametrize("part", ["decode", "then"])
+def test_what_would_end_a_loop_is_told_as_an_error(part: str, begin, threads, identifier, encode: Encode) -> None:
+    def leave(*_: object, **__: object) -> None:
+        raise SystemExit(part)
+
+    if part == "decode":
+        identifier.decode = leave
+    _, answered = begin(encode(1), then=leave if part == "then" else len)
+    with pytest.raises(RuntimeError, match=f"SystemExit\\('{part}'\\)"):
+        answered.result(PATIENCE)
+    assert threads.batcher.expected == 0
+
+
 def test_what_is_given_up_goes_no_further(begin, threads, identifier, encode: Encode) -> None:
     identifier.hold.clear()
     made: list[Looked] = []

@@ -10,7 +10,15 @@ from python_multipart.multipart import parse_options_header
 from tests_support import encoded_picture, noise_picture
 
 from indexer.bench_load import Load, LoadOrder, run_load
-from indexer.bench_one_client import BarePipelineEnded, bare_pipeline, in_turns, one_client
+from indexer.bench_one_client import (
+    BarePipelineEnded,
+    NotAnswered,
+    bare_pipeline,
+    in_turns,
+    median_milliseconds,
+    one_after_the_other,
+    one_client,
+)
 from indexer.bench_serve import ServiceDidNotStart, _middle, bench_serve, describe
 from models.errors import InsufficientData
 from models.home import Home
@@ -105,18 +113,35 @@ def test_of_few_turns_the_interval_is_their_range() -> None:
 
 
 def test_the_first_of_a_turn_alternates() -> None:
-    asked: list[tuple[str, float]] = []
+    asked: list[tuple[str, float, int]] = []
 
-    def measuring(name: str, milliseconds: float) -> Callable[[float], float]:
-        def measure(seconds: float) -> float:
-            asked.append((name, seconds))
+    def measuring(name: str, milliseconds: float) -> Callable[[float, int], float]:
+        def measure(seconds: float, first: int) -> float:
+            asked.append((name, seconds, first))
             return milliseconds
 
         return measure
 
     assert in_turns(measuring("bare", 10.0), measuring("served", 11.0), 4.0) == [[10.0, 11.0]] * 4
-    assert [name for name, _ in asked] == ["bare", "served", "served", "bare"] * 2
-    assert {seconds for _, seconds in asked} == {1.0}
+    assert [name for name, _, _ in asked] == ["bare", "served", "served", "bare"] * 2
+    assert {seconds for _, seconds, _ in asked} == {1.0}
+    assert [first for _, _, first in asked] == [0, 0, 7, 7, 14, 14, 21, 21]
+
+
+def test_a_turn_tells_of_some_photos_however_short_it_is() -> None:
+    asked: list[int] = []
+
+    def ask(number: int) -> None:
+        asked.append(number)
+        time.sleep(0.005 if number >= 7 else 0.05)  # those before are to warm up
+
+    assert 5 <= median_milliseconds(ask, 0.0, 7) < 50
+    assert asked == list(range(2, 17))
+
+
+def test_an_answer_that_is_none_ends_the_measurement(answering: str, photos: list[Path]) -> None:
+    with one_after_the_other(answering, "photos", photos) as served, pytest.raises(NotAnswered, match="503"):
+        served(0.1, 0)
 
 
 def test_a_pipeline_that_ends_tells_why(tmp_path: Path) -> None:

@@ -137,6 +137,27 @@ def test_specimens_that_cannot_be_read_are_a_fault_of_the_catalogue(filled: Home
         assert catalogue.find_image("0" * 64) is None
 
 
+def test_a_connection_that_ends_while_specimens_are_asked_for_is_taken_no_more(
+    filled: Home, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    if filled.database_url is None:
+        pytest.skip("a file has no connections that end")
+    with Catalogue.open(filled) as catalogue:
+        sheet_ids = [found.sheet_id for found in catalogue.sheets()]
+        asked = catalogue._specimens_by_id
+
+        class Ending:
+            string = "SELECT pg_terminate_backend(pg_backend_pid()) WHERE %(id_0)s IS NOT NULL"
+            positiontup = None
+
+        with monkeypatch.context() as patch:
+            patch.setattr(asked, "_compiled", lambda _: Ending)
+            with pytest.raises(CatalogueError, match="check that the server runs"):
+                catalogue.get_specimens(sheet_ids)
+        assert set(catalogue.get_specimens(sheet_ids)) == set(sheet_ids)
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 def test_counts_keep_the_test_split_apart(filled: Home) -> None:
     with Catalogue.open(filled) as catalogue:
         assert catalogue.counts() == CatalogueCounts(species=3, sheets=3, field_photos=3)
