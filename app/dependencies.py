@@ -9,8 +9,6 @@ from app.batch_door import BatchDoor
 from app.curation_access import CurationAccess, check_curation
 from app.event_streams import EventStreams
 from app.explanations import Explainer
-from app.kept_photos import KeptPhotos
-from app.metrics import ServiceMetrics
 from app.metrics_state import StateFigures
 from app.readiness import ReadinessProbe
 from app.remote_images import RemoteImages
@@ -106,12 +104,6 @@ async def get_state_figures(request: Request) -> StateFigures:
     return figures
 
 
-async def get_metrics(request: Request) -> ServiceMetrics:
-    """What counts answers."""
-    metrics: ServiceMetrics = request.app.state.metrics
-    return metrics
-
-
 async def get_remote_images(request: Request) -> RemoteImages:
     """What fetches images from addresses."""
     images: RemoteImages = request.app.state.remote_images
@@ -127,12 +119,6 @@ async def get_explainer(request: Request) -> Explainer:
     """What makes heat maps and keeps them."""
     explainer: Explainer = request.app.state.explainer
     return explainer
-
-
-async def get_kept_photos(request: Request) -> KeptPhotos | None:
-    """What keeps the photos that are sent; None unless the operator wants that."""
-    kept_photos: KeptPhotos | None = request.app.state.kept_photos
-    return kept_photos
 
 
 async def get_batch_door(request: Request) -> BatchDoor:
@@ -152,10 +138,8 @@ AskDependency = Annotated[Access, Depends(may_ask)]
 BatchDoorDependency = Annotated[BatchDoor, Depends(get_batch_door)]
 CuratorDependency = Annotated[CurationAccess, Depends(get_curation_access)]
 ExplainerDependency = Annotated[Explainer, Depends(get_explainer)]
-KeptPhotosDependency = Annotated[KeptPhotos | None, Depends(get_kept_photos)]
 HomeDependency = Annotated[Home, Depends(get_home)]
 JobsDependency = Annotated[JobQueue, Depends(get_jobs)]
-MetricsDependency = Annotated[ServiceMetrics, Depends(get_metrics)]
 ProbeDependency = Annotated[ReadinessProbe, Depends(get_probe)]
 RemoteImagesDependency = Annotated[RemoteImages, Depends(get_remote_images)]
 StateFiguresDependency = Annotated[StateFigures, Depends(get_state_figures)]
