@@ -136,7 +136,8 @@ def bare_pipeline(arguments: Sequence[str]) -> Iterator[Milliseconds]:
 
         def ask(seconds: float, first: int) -> float:
             try:
-                print(seconds, first, file=given, flush=True)
+                given.write(f"{seconds} {first}\n")
+                given.flush()
                 return float(told.readline())
             except (OSError, ValueError) as error:
                 log.seek(0)

@@ -137,11 +137,10 @@ def test_specimens_that_cannot_be_read_are_a_fault_of_the_catalogue(filled: Home
         assert catalogue.find_image("0" * 64) is None
 
 
+@pytest.mark.parametrize("empty_home", ["postgresql"], indirect=True)
 def test_a_connection_that_ends_while_specimens_are_asked_for_is_taken_no_more(
     filled: Home, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    if filled.database_url is None:
-        pytest.skip("a file has no connections that end")
     with Catalogue.open(filled) as catalogue:
         sheet_ids = [found.sheet_id for found in catalogue.sheets()]
         asked = catalogue._specimens_by_id
