@@ -72,16 +72,17 @@ class InferenceQueue:
         self._timeout_seconds = timeout_seconds
         self._admitted = 0
         self._observer: Observer = observer or Unobserved()
-        self._decoders = ThreadPoolExecutor(decode_workers, thread_name_prefix="decode")
-        self._answers = ThreadPoolExecutor(_ANSWER_THREADS, thread_name_prefix="answer")
-        self._batcher = Batcher(
-            max_batch=max_batch,
-            max_wait_seconds=max_wait_seconds,
-            observer=self._observer,
-            lanes=lanes,
-            prepare=prepare,
+        self._threads = Threads(
+            decoders=ThreadPoolExecutor(decode_workers, thread_name_prefix="decode"),
+            batcher=Batcher(
+                max_batch=max_batch,
+                max_wait_seconds=max_wait_seconds,
+                observer=self._observer,
+                lanes=lanes,
+                prepare=prepare,
+            ),
+            answers=ThreadPoolExecutor(_ANSWER_THREADS, thread_name_prefix="answer"),
         )
-        self._threads = Threads(self._decoders, self._batcher, self._answers)
 
     @property
     def admitted(self) -> int:
@@ -96,12 +97,12 @@ class InferenceQueue:
     @property
     def busy_seconds(self) -> float:
         """How long the network has been at one batch; 0 while it waits for the next."""
-        return self._batcher.busy_seconds
+        return self._threads.batcher.busy_seconds
 
     def observe(self, observer: Observer) -> None:
         """Tell `observer` from now on."""
         self._observer = observer
-        self._batcher.observe(observer)
+        self._threads.batcher.observe(observer)
 
     def refuse_when_full(self) -> None:
         """Raises `ServiceOverloaded` when one more request would be refused; before an upload is read."""
@@ -150,7 +151,7 @@ class InferenceQueue:
 
         Raises `AnswerTimeout`, and what `work` raises.
         """
-        return await self._in_time(unless_gone(None, asyncio.wrap_future(self._batcher.run(work))))
+        return await self._in_time(unless_gone(None, asyncio.wrap_future(self._threads.batcher.run(work))))
 
     async def _in_time(self, answer: Awaitable[T]) -> T:
         try:
@@ -163,9 +164,9 @@ class InferenceQueue:
 
     def close(self) -> None:
         """Drop what has not begun and wait for what has."""
-        self._decoders.shutdown(wait=True, cancel_futures=True)
-        self._batcher.close()
-        self._answers.shutdown(wait=True, cancel_futures=True)
+        self._threads.decoders.shutdown(wait=True, cancel_futures=True)
+        self._threads.batcher.close()
+        self._threads.answers.shutdown(wait=True, cancel_futures=True)
 
 
 async def unless_gone(client_gone: Callable[[], Awaitable[None]] | None, work: Awaitable[T]) -> T:

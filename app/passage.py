@@ -89,7 +89,10 @@ class Passage(Generic[T]):
         self._under_way: list[Future[Any]] = []
         self._decoded: list[tuple[Pixels, tuple[int, int]] | None] = [None] * len(question.photos)
         self._is_arriving = False
-        self._is_over = False
+
+    @property
+    def _is_over(self) -> bool:
+        return self._answered is None
 
     def begin(self) -> "Future[T]":
         """Have the photos decoded. To be called once; raises `RuntimeError` when there are no threads any more.
@@ -113,7 +116,6 @@ class Passage(Generic[T]):
         """To tell how it ended, for the first who comes; what is under way is given up."""
         with self._lock:
             answered, self._answered = self._answered, None
-            self._is_over = True
             self._question = None
             self._decoded.clear()
             under_way, self._under_way = self._under_way, []
