@@ -1,7 +1,6 @@
 """The worker: what becomes of queued builds, also when it is killed."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -230,7 +229,9 @@ def test_a_job_is_continued_by_another_worker_when_its_own_is_killed(living_home
         assert sorted(names) == ["worker-0", "worker-1"]
         until(jobs, job.job_id, lambda j: j.progress and j.progress.done > 5)
         (status,) = jobs._client.list_workflows(workflow_ids=[job.job_id])
-        os.kill(names[status.executor_id].pid, signal.SIGKILL)
+        killed = names[status.executor_id]
+        killed.kill()
+        assert killed.wait() == -signal.SIGKILL
         assert not done(jobs.get(job.job_id))
         # The other one notices that nobody holds that number any more, begins again, and finds what was embedded.
         finished = until(jobs, job.job_id, done)
