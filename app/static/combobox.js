@@ -1,4 +1,5 @@
 import { byId, element } from "./dom.js";
+import { released } from "./press.js";
 
 const PAUSE_MILLISECONDS = 150;
 
@@ -144,6 +145,8 @@ export class Combobox {
   }
 
   async #onBlur() {
+    await released();
+    if (document.activeElement === this.#input) return; // what was pressed led back to it
     const typed = this.text;
     this.#close();
     try {

@@ -1,6 +1,7 @@
 import { INDEX_CHANGED } from "./build.js";
 import { Combobox } from "./combobox.js";
 import { byId, element, errorWords, percent, tell } from "./dom.js";
+import { released } from "./press.js";
 import { SESSION_CHANGED } from "./session.js";
 import { allSpecies, forgetSpecies } from "./species_list.js";
 
@@ -39,7 +40,9 @@ class TaxonCombobox extends Combobox {
 
   /** Takes the genus or family that is called so, whatever its case; false where there is none. */
   async takeExactly(typed) {
-    const exact = (await listOfSpecies()).taxa(typed).filter(({ name }) => name.toLowerCase() === typed.toLowerCase());
+    const list = await listOfSpecies();
+    await released();
+    const exact = list.taxa(typed).filter(({ name }) => name.toLowerCase() === typed.toLowerCase());
     if (exact.length !== 1) return false;
     if (this.text === typed) this.#take(exact[0]);
     return true;
@@ -145,6 +148,8 @@ export class Restriction {
 
   async #onChecklist() {
     const asked = (this.#asked += 1);
+    await released();
+    if (asked !== this.#asked) return;
     const text = byId("restrict-checklist").value;
     this.#listed = null;
     this.#changed();
@@ -152,6 +157,7 @@ export class Restriction {
     if (!text.trim()) return;
     try {
       const list = await listOfSpecies();
+      await released();
       if (asked !== this.#asked) return;
       const found = list.checklist(text);
       tell(byId("restrict-found"), ...foundWords(found));
@@ -212,10 +218,14 @@ function listed(names) {
 }
 
 async function listOfSpecies() {
-  const reading = byId("restrict-reading");
   try {
-    return await allSpecies((part) => (reading.textContent = `Reading the list of species: ${percent(part)}`));
+    return await allSpecies((part) => sayReading(`Reading the list of species: ${percent(part)}`));
   } finally {
-    reading.textContent = "";
+    sayReading("");
   }
+}
+
+async function sayReading(words) {
+  await released();
+  byId("restrict-reading").textContent = words;
 }

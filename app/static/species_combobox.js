@@ -2,6 +2,7 @@ import { getJson } from "./api.js";
 import { Combobox } from "./combobox.js";
 import { counted, element } from "./dom.js";
 import { scientificName } from "./names.js";
+import { released } from "./press.js";
 
 const SEARCH = "/v1/species";
 const SHOWN = 12;
@@ -53,6 +54,7 @@ export class SpeciesCombobox extends Combobox {
   async onLeft(typed) {
     if (this.#chosen || !typed) return;
     const { species } = await findSpecies(typed);
+    await released();
     const same = species.filter((each) => [each.scientific_name, each.species_id].some((name) => name.toLowerCase() === typed.toLowerCase()));
     if (same.length === 1 && this.text === typed && !this.#chosen) this.#take(same[0]);
   }
