@@ -574,7 +574,9 @@ def test_without_leave_everything_can_be_looked_at_and_nothing_changed(
     until(page, "document.querySelector('#build-words').textContent.startsWith('4 changes')")
     assert page.get_by_role("button", name="Build now").count() == 0
     page.get_by_role("link", name="Versions").first.click()
-    assert "you can look at everything" in page.locator("#versions [data-curation-off]").inner_text().lower()
+    words = page.locator("#versions [data-curation-off]")
+    words.wait_for()
+    assert "you can look at everything" in words.inner_text().lower()
     page.evaluate("location.hash = '#/species/105951'")
     page.wait_for_selector("#sheets-grid li >> nth=2")
     assert page.get_by_role("button", name="Remove CAY").count() == 0

@@ -157,9 +157,10 @@ def test_an_upload_can_be_cancelled(open_page, photo: Path) -> None:
     held = []
     page.route("**/v1/identifications", lambda route: held.append(route))  # the answer does not come
     page.set_input_files("#files", str(photo))
-    page.get_by_role("button", name="Identify").click()
+    with page.expect_request("**/v1/identifications"):
+        page.get_by_role("button", name="Identify").click()
     page.get_by_role("button", name="Cancel").click()
-    assert page.locator("#status").inner_text() == "Cancelled."
+    sync_api.expect(page.locator("#status")).to_have_text("Cancelled.")
     held[0].abort()
     page.unroute("**/v1/identifications")
     page.get_by_role("button", name="Identify").click()
@@ -350,6 +351,7 @@ def test_nothing_is_lost_when_another_view_is_looked_at(open_page, photo: Path) 
     page = open_page()
     identify(page, photo)
     page.get_by_role("link", name="Versions").click()
+    page.locator("#versions").wait_for()
     page.get_by_role("link", name="Identify").click()
-    assert page.locator("#answer-title").is_visible()
+    page.locator("#answer-title").wait_for()
     assert page.locator("#previews li").count() == 1
