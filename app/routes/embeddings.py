@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 
 from app.access import Scope, check_access
-from app.dependencies import AskDependency, ServingDependency, SettingsDependency, UploadBudgetDependency
+from app.dependencies import AskDependency
+from app.desk import AtDesk
 from app.hang_up import client_gone
 from app.identification_form import MAX_TEXT_BYTES, PHOTO_FIELD, photos_schema, single_value
 from app.refusals import UnacceptableForm
@@ -57,13 +58,7 @@ class _Vectors:
     },
     openapi_extra=REQUEST_BODY,
 )
-async def create_embeddings(
-    request: Request,
-    access: AskDependency,
-    settings: SettingsDependency,
-    serving: ServingDependency,
-    budget: UploadBudgetDependency,
-) -> EmbeddingsBody | Response:
+async def create_embeddings(access: AskDependency, desk: AtDesk) -> EmbeddingsBody | Response:
     """A unit vector for each image, in their order. Cosines of vectors are comparable where `space_id` is the same.
 
     Without `role` that space is the network's, and lasts as long as the model. With `role` the vectors are in the
@@ -72,12 +67,13 @@ async def create_embeddings(
     floats with the lowest byte first; what else there is to say is in the headers `X-Voucher-Dimensions`,
     `X-Voucher-Space-Id`, `X-Voucher-Bundle-Id` and `X-Voucher-Model-Id`. Every image counts as one identification.
     """
+    request, settings, serving = desk.request, desk.settings, desk.serving
     identifier = serving.identifier
     serving.queue.refuse_when_full()
     shape = FormShape(
         PHOTO_FIELD, "photo", "images", ("role",), settings.max_photos, settings.max_upload_bytes, MAX_TEXT_BYTES
     )
-    with budget.share() as share:
+    with desk.budget.share() as share:
         form = await read_upload(request.headers, request.receive, shape, share)
         role = _role(form.texts)
         await check_access(request, Scope.IDENTIFY, identifications=len(form.files))

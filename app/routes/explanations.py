@@ -2,15 +2,10 @@
 
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 
-from app.dependencies import (
-    ExplainerDependency,
-    IdentifyDependency,
-    ServingDependency,
-    SettingsDependency,
-    UploadBudgetDependency,
-)
+from app.dependencies import ExplainerDependency, IdentifyDependency
+from app.desk import AtDesk
 from app.explanations import Asked
 from app.hang_up import client_gone
 from app.identification_form import MAX_EXPLAINED, PHOTO_FIELD, entries_of, photos_schema
@@ -51,21 +46,15 @@ REQUEST_BODY: dict[str, Any] = {
     responses=problems(400, 401, 403, 404, 408, 413, 415, 422, 429, 503),
     openapi_extra=REQUEST_BODY,
 )
-async def create_explanations(
-    request: Request,
-    access: IdentifyDependency,
-    settings: SettingsDependency,
-    serving: ServingDependency,
-    budget: UploadBudgetDependency,
-    explainer: ExplainerDependency,
-) -> ExplanationsBody:
+async def create_explanations(access: IdentifyDependency, desk: AtDesk) -> ExplanationsBody:
     """For each sheet a heat map over it and one over the photo that is most like it.
 
     As with `explain` of an identification, but for sheets of your choice, and when somebody wants to see them: each
     takes several times the time of an answer. Counts as one identification. Photos are not kept.
     """
+    request, settings, serving = desk.request, desk.settings, desk.serving
     identifier = serving.identifier
-    explainer.refuse_when_off()
+    desk.explainer.refuse_when_off()
     serving.queue.refuse_when_full()
     shape = FormShape(
         PHOTO_FIELD,
@@ -76,7 +65,7 @@ async def create_explanations(
         settings.max_upload_bytes,
         _MAX_SHEETS_BYTES,
     )
-    with budget.share() as share:
+    with desk.budget.share() as share:
         form = await read_upload(request.headers, request.receive, shape, share)
         sheet_ids = _sheet_ids(form.texts)
         identifier.bundle.gallery.vectors_for(sheet_ids)
@@ -86,7 +75,7 @@ async def create_explanations(
             )
             give_files(share, form)
             asked = Asked(serving, identifier, looked, client_gone=lambda: client_gone(request))
-            found = await explainer.explain_sheets(asked, sheet_ids)
+            found = await desk.explainer.explain_sheets(asked, sheet_ids)
     return ExplanationsBody(
         bundle_id=identifier.bundle_id,
         explanations=[SheetExplanationBody(sheet_id=s, explanation=found.get(s)) for s in sheet_ids],
