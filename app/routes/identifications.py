@@ -66,10 +66,7 @@ class _Answered:
     responses=problems(400, 408, 413, 415, 422, 503),
     openapi_extra=REQUEST_BODY,
 )
-async def create_identification(
-    access: IdentifyDependency,
-    desk: AtDesk,
-) -> Response:
+async def create_identification(access: IdentifyDependency, desk: AtDesk) -> Response:
     """Candidates by falling probability, who decided and why, and the sheets that vouch for each candidate.
 
     Photos are JPEG, PNG, WebP or TIFF. They are held in memory for the answer and not stored, unless the operator of

@@ -6,6 +6,12 @@ export function duration(seconds) {
   return many(seconds / 3600, "hour");
 }
 
+/** “12 milliseconds”, “1.3 seconds”: how long something took. */
+export function timeTaken(milliseconds) {
+  if (milliseconds >= 1000) return `${(milliseconds / 1000).toFixed(1)} seconds`;
+  return many(Math.max(1, milliseconds), "millisecond");
+}
+
 function many(count, unit) {
   const whole = Math.round(count);
   return `${whole.toLocaleString()} ${unit}${whole === 1 ? "" : "s"}`;

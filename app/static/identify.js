@@ -1,6 +1,7 @@
 import { Answer } from "./answer.js";
 import { identify } from "./api.js";
 import { byId, counted, errorWords, tell } from "./dom.js";
+import { timeTaken } from "./duration.js";
 import { photoControls } from "./photo_controls.js";
 import { Restriction } from "./restriction.js";
 import { session } from "./session.js";
@@ -65,7 +66,7 @@ export class IdentifyForm {
         byId(mendAt).focus();
         return;
       }
-      say(`Answered in ${duration(body.milliseconds)}`);
+      say(`Answered in ${timeTaken(body.milliseconds)}`);
       this.#answer.show(body, photos, among);
     } catch (error) {
       this.#setRunning(null);
@@ -113,11 +114,6 @@ export class IdentifyForm {
     byId("progress").removeAttribute("value");
     if (controller) byId("cancel").focus();
   }
-}
-
-function duration(milliseconds) {
-  if (milliseconds >= 1000) return `${(milliseconds / 1000).toFixed(1)} seconds`;
-  return counted(Math.max(1, Math.round(milliseconds)), "millisecond");
 }
 
 function say(words) {

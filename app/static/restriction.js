@@ -40,9 +40,7 @@ class TaxonCombobox extends Combobox {
 
   /** Takes the genus or family that is called so, whatever its case; false where there is none. */
   async takeExactly(typed) {
-    const list = await listOfSpecies();
-    await released();
-    const exact = list.taxa(typed).filter(({ name }) => name.toLowerCase() === typed.toLowerCase());
+    const exact = (await listOfSpecies()).taxa(typed).filter(({ name }) => name.toLowerCase() === typed.toLowerCase());
     if (exact.length !== 1) return false;
     if (this.text === typed) this.#take(exact[0]);
     return true;
@@ -157,7 +155,6 @@ export class Restriction {
     if (!text.trim()) return;
     try {
       const list = await listOfSpecies();
-      await released();
       if (asked !== this.#asked) return;
       const found = list.checklist(text);
       tell(byId("restrict-found"), ...foundWords(found));
@@ -217,11 +214,12 @@ function listed(names) {
   return names.slice(0, NAMES_SHOWN).join(", ") + (more > 0 ? ` and ${more.toLocaleString()} more` : "");
 }
 
+/** All species, once nothing is pressed: whoever asks for them changes the page with what they find. */
 async function listOfSpecies() {
   try {
     return await allSpecies((part) => sayReading(`Reading the list of species: ${percent(part)}`));
   } finally {
-    sayReading("");
+    await sayReading("");
   }
 }
 

@@ -100,7 +100,9 @@ def test_the_chooser_of_sheets_shows_that_it_has_the_focus(pages: Pages) -> None
     page = pages.open(path="/#/curate")
     chooser = page.locator("#curate-files")
     sync_api.expect(chooser).to_be_enabled()  # not before it is known who asks
-    page.keyboard.press("Tab")  # rings are for those who use the keyboard
+    sync_api.expect(page.locator("#build-words")).not_to_be_empty()  # nothing comes between any more
     chooser.focus()
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Tab")
     sync_api.expect(chooser).to_be_focused()
     sync_api.expect(page.locator("label[for='curate-files']")).to_have_css("outline-style", "solid")
